@@ -1,0 +1,121 @@
+"""What Prometheus is told about one job: its record folded into lines, family by family.
+
+Every figure comes from the job as `GetJob` shows it, so a query and a call never disagree. A record holds at most
+32 layers and 100 categories (the trainer folds the rest), so a job's series are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradsight.v1 import event_pb2, job_pb2, state_pb2
+from gradsight_service.exporter.exposition import Family, labelled, sample
+
+_FAMILIES = {
+    "info": ("gauge", "The job's names; always 1."),
+    "state": ("gauge", "1 for the state that the job is in."),
+    "step": ("gauge", "Optimizer steps done; goes back when an attempt resumes."),
+    "steps_total": ("counter", "Optimizer steps taken over all attempts, repeated ones included."),
+    "samples_total": ("counter", "Training rows consumed over all attempts, repeated ones included."),
+    "nonfinite_steps_total": ("counter", "Steps that were not finite and changed nothing."),
+    "progress_ratio": ("gauge", "Share of the run's optimizer steps that are done, 0 to 1."),
+    "last_step_timestamp_seconds": ("gauge", "When the last recorded step ended, seconds since the epoch."),
+    "loss": ("gauge", "Newest loss, in the objective's unit (nats for cross entropy)."),
+    "error_ratio": ("gauge", "Newest share of wrong answers on held-out rows, 0 to 1."),
+    "learning_rate": ("gauge", "Learning rate of the newest recorded step."),
+    "gradient_norm": ("gauge", "Global gradient norm of the newest recorded step, before clipping."),
+    "layer_gradient_norm": ("gauge", "Gradient norm of a layer at the newest probe, before clipping."),
+    "layer_update_ratio": (
+        "gauge",
+        "Norm of a layer's update over the norm of its weights at the newest probe.",
+    ),
+    "gain_ratio": ("gauge", "Decrease of the loss that updates brought over the decrease they promised."),
+    "category_error_ratio": ("gauge", "Newest share of wrong answers in a category, 0 to 1."),
+    "category_examples": ("gauge", "Held-out rows of a category."),
+    "verdict": ("gauge", "1 for the verdict on the run."),
+}
+FAMILIES = {
+    key: Family(name=f"gradsight_job_{key}", kind=kind, help=text) for key, (kind, text) in _FAMILIES.items()
+}
+"""Families by job, in the order of the page."""
+
+
+def job_lines(job: job_pb2.Job) -> dict[str, str]:
+    """Render one job: the lines of each family that the job has figures for, by the family's key."""
+    lines: dict[str, str] = {}
+    for key, labels, value in _samples(job):
+        lines[key] = lines.get(key, "") + sample(FAMILIES[key].name, labels, value)
+    return lines
+
+
+def _samples(job: job_pb2.Job) -> Iterator[tuple[str, str, float]]:
+    """Family key, rendered labels and value of every series of the job."""
+    own = labelled(job_id=job.job_id)
+    spec = job.spec
+    names = {"name": spec.name, "tenant": job.tenant, "queue": spec.queue, "model": _model(job)}
+    yield "info", f"{own},{labelled(**names)}", 1.0
+    yield "state", f"{own},{labelled(state=_word(state_pb2.JobState.Name(job.state), 'JOB_STATE_'))}", 1.0
+    if job.verdict:
+        verdict = _word(job_pb2.Verdict.Name(job.verdict), "VERDICT_")
+        yield "verdict", f"{own},{labelled(verdict=verdict)}", 1.0
+    if job.HasField("progress"):
+        yield from _progress_samples(own, job.progress)
+    yield from _summary_samples(own, job.summary)
+
+
+def _progress_samples(own: str, progress: job_pb2.JobProgress) -> Iterator[tuple[str, str, float]]:
+    yield "step", own, float(progress.step)
+    yield "steps_total", own, float(progress.steps_taken)
+    yield "samples_total", own, float(progress.samples_total)
+    if progress.total_steps:
+        yield "progress_ratio", own, progress.step / progress.total_steps
+    if progress.HasField("last_step_time"):
+        yield "last_step_timestamp_seconds", own, progress.last_step_time.ToNanoseconds() / 1e9
+
+
+def _summary_samples(own: str, summary: job_pb2.JobSummary) -> Iterator[tuple[str, str, float]]:
+    yield "nonfinite_steps_total", own, float(summary.nonfinite_steps)
+    if summary.HasField("train_loss"):
+        yield "loss", f'{own},split="train"', summary.train_loss
+    if summary.HasField("learning_rate"):
+        yield "learning_rate", own, summary.learning_rate
+    if summary.HasField("gradient_norm"):
+        yield "gradient_norm", own, summary.gradient_norm
+    if summary.HasField("gain_ratio"):
+        yield "gain_ratio", own, summary.gain_ratio
+    yield from _layer_samples(own, summary)
+    if summary.HasField("validation"):
+        yield from _evaluation_samples(own, "validation", summary.validation)
+    if summary.HasField("test"):
+        yield from _evaluation_samples(own, "test", summary.test)
+
+
+def _layer_samples(own: str, summary: job_pb2.JobSummary) -> Iterator[tuple[str, str, float]]:
+    columns = {
+        "layer_gradient_norm": summary.probe.layer_gradient_norm,
+        "layer_update_ratio": summary.probe.layer_update_ratio,
+    }
+    for key, values in columns.items():
+        for layer, value in zip(summary.layers, values, strict=False):
+            yield key, f"{own},{labelled(layer=layer.path, depth=str(layer.index))}", value
+
+
+def _evaluation_samples(
+    own: str, split: str, evaluation: event_pb2.EvaluationCompleted
+) -> Iterator[tuple[str, str, float]]:
+    labels = f'{own},split="{split}"'
+    yield "loss", labels, evaluation.loss
+    yield "error_ratio", labels, evaluation.error_ratio
+    for category in evaluation.categories:
+        named = f"{labels},{labelled(category=category.category)}"
+        yield "category_error_ratio", named, category.error_ratio
+        yield "category_examples", named, float(category.examples)
+
+
+def _model(job: job_pb2.Job) -> str:
+    kind = job.spec.model.WhichOneof("kind")
+    return (job.spec.model.builtin.WhichOneof("architecture") if kind == "builtin" else kind) or ""
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
