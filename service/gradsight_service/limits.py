@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from gradsight._reasons import Reason
@@ -65,7 +65,7 @@ class Span:
     high: float
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with the duration, or None. A malformed one has nanoseconds out of range or of the other sign."""
+        """What is wrong with the duration, or None: out of range, or its parts contradict each other."""
         seconds = value.seconds + value.nanos / 1e9
         sound = abs(value.nanos) < 1_000_000_000 and value.seconds * value.nanos >= 0
         return (
@@ -206,8 +206,8 @@ def limit_violations(message: Message, path: str = "") -> Iterator[Violation]:
             yield not_supported(where, _siblings(descriptor))
         elif limit := LIMITS.get(key):
             yield from _violations_of(limit, where, value)
-        elif descriptor.enum_type is not None:
-            yield from _enum_violations(descriptor, where, value)
+        elif enum := descriptor.enum_type:
+            yield from _enum_violations(enum, where, value)
         elif descriptor.message_type is not None:
             yield from limit_violations(value, where)
 
@@ -248,8 +248,7 @@ def _item_violations(limit: Items, path: str, value: Any) -> Iterator[Violation]
             yield Violation(path=where, message=problem)
 
 
-def _enum_violations(descriptor: FieldDescriptor, path: str, value: int) -> Iterator[Violation]:
-    enum = descriptor.enum_type
+def _enum_violations(enum: EnumDescriptor, path: str, value: int) -> Iterator[Violation]:
     later = NOT_SUPPORTED_YET_VALUES.get(enum.name, frozenset())
     prefix = next(iter(enum.values)).name.removesuffix("UNSPECIFIED")
     supported = [
@@ -266,7 +265,6 @@ def _siblings(descriptor: FieldDescriptor) -> str:
     oneof = descriptor.containing_oneof
     if oneof is None or len(oneof.fields) == 1:
         return "leaving it out"
-    kind = descriptor.containing_type.name
-    return ", ".join(
-        member.name for member in oneof.fields if f"{kind}.{member.name}" not in NOT_SUPPORTED_YET
-    )
+    kind = oneof.containing_type.name
+    working = (member for member in oneof.fields if f"{kind}.{member.name}" not in NOT_SUPPORTED_YET)
+    return ", ".join(member.name for member in working)
