@@ -1,0 +1,161 @@
+"""The process behind `gradsight up`: starts the household in order, keeps it alive, ends it in the opposite order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gradsight_service.up.child import Child
+from gradsight_service.up.household import Addresses, Household
+from gradsight_store.embedded import EmbeddedStore, start_embedded
+
+_START_TIMEOUT_S = 60.0
+_SERVICE_STOP_S = 12.0
+_WORKER_STOP_S = 65.0
+
+
+class StartFailed(Exception):
+    """A process of the household did not come up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpSettings:
+    """What `gradsight up` starts.
+
+    `store` empty: an embedded one in `data`. `devices`: one worker each (`cpu`, `cuda:0`, …).
+    A port of 0 takes a free one.
+    """
+
+    data: Path
+    store: str = ""
+    address: str = "127.0.0.1:7117"
+    exporter_address: str = "127.0.0.1:9117"
+    service_metrics_address: str = "127.0.0.1:9118"
+    worker_metrics_port: int = 9119
+    devices: tuple[str, ...] = ("cpu",)
+    threads: int | None = None
+    profile: str = "standard"
+    insecure_listen: bool = False
+
+
+class Keeper:
+    """Holds the household's processes. Use `start`, then `keep`, then `stop`."""
+
+    def __init__(self, settings: UpSettings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._household = Household(settings.data)
+        self._store: EmbeddedStore | None = None
+        self._service: Child | None = None
+        self._others: list[Child] = []
+        self._stopping = False
+
+    def start(self) -> Addresses:
+        """Start everything, wait until it answers and write the addresses; raises StartFailed or HouseholdTaken."""
+        self._household.lock()
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        store_url = self._settings.store or self._start_store()
+        # The workers load PyTorch meanwhile; only the service must answer before anyone is told of it.
+        self._service = self._start_child("service", self._service_command(store_url))
+        exporter = self._start_child("exporter", self._exporter_command(store_url))
+        workers = [
+            self._start_child(f"worker-{n}", self._worker_command(store_url, n))
+            for n in self._worker_numbers()
+        ]
+        self._others = [exporter, *workers]
+        service = self._wait_ready(self._service)
+        addresses = Addresses(
+            process_id=os.getpid(),
+            service=service["address"],
+            store=store_url,
+            exporter=self._wait_ready(exporter)["metrics"],
+            service_metrics=service["metrics"],
+            worker_metrics=tuple(self._wait_ready(worker)["metrics"] for worker in workers),
+        )
+        self._household.write(addresses)
+        return addresses
+
+    def keep(self) -> None:
+        """Keep the children alive until a signal asks to stop."""
+        while not self._stopping:
+            if self._store is not None and not self._store.alive():
+                self._say("the store ended; starting it again")
+                self._store = start_embedded(self._household.store, port=self._store.port)
+            for child in self._children():
+                if child.revive():
+                    self._say(f"{child.name} had ended ({child.last_words()}); started it again")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End everything: workers first, so that they can still give their jobs back; the store last."""
+        for child in reversed(self._others):
+            child.stop(_WORKER_STOP_S)
+        if self._service is not None:
+            self._service.stop(_SERVICE_STOP_S)
+        if self._store is not None:
+            self._store.stop()
+
+    def _children(self) -> list[Child]:
+        return ([self._service] if self._service else []) + self._others
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _start_store(self) -> str:
+        self._store = start_embedded(self._household.store, port=0)
+        return self._store.url
+
+    def _start_child(self, name: str, arguments: list[str]) -> Child:
+        child = Child(
+            name,
+            [sys.executable, "-m", "gradsight.cli", *arguments],
+            log=self._household.logs / f"{name}.log",
+            ready_file=self._household.run / f"{name}.json",
+        )
+        child.start()
+        return child
+
+    def _wait_ready(self, child: Child) -> dict[str, str]:
+        """Wait for a child's addresses. Nothing is restarted meanwhile: a wrong setting stays wrong."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while (addresses := child.addresses()) is None:
+            if not child.alive():
+                raise StartFailed(f"{child.name} did not start: {child.last_words()}")
+            if self._stopping:
+                raise StartFailed("stopped before everything was up")
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    f"{child.name} did not answer within {_START_TIMEOUT_S:.0f} s; its log is {child.log}"
+                )
+            time.sleep(0.02)
+        return addresses
+
+    def _service_command(self, store_url: str) -> list[str]:
+        settings = self._settings
+        command = ["serve", *self._shared(store_url), "--address", settings.address]
+        command += ["--metrics-address", settings.service_metrics_address]
+        return [*command, "--insecure-listen"] if settings.insecure_listen else command
+
+    def _exporter_command(self, store_url: str) -> list[str]:
+        return ["exporter", "--store", store_url, "--address", self._settings.exporter_address]
+
+    def _worker_command(self, store_url: str, number: int) -> list[str]:
+        settings = self._settings
+        port = settings.worker_metrics_port + number if settings.worker_metrics_port else 0
+        command = ["worker", *self._shared(store_url), "--device", settings.devices[number]]
+        command += ["--spool", str(self._household.spool), "--metrics-address", f"127.0.0.1:{port}"]
+        return [*command, "--threads", str(settings.threads)] if settings.threads else command
+
+    def _shared(self, store_url: str) -> list[str]:
+        artifacts = str(self._household.artifacts)
+        return ["--store", store_url, "--artifacts", artifacts, "--profile", self._settings.profile]
+
+    def _worker_numbers(self) -> range:
+        return range(len(self._settings.devices))
