@@ -1,0 +1,55 @@
+"""What the attempt hands to the trainer: everything a run depends on, and nothing that reaches the outside."""
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradsight.v1 import spec_pb2
+
+
+class ExitStatus(enum.IntEnum):
+    """How a trainer ended; the exit status of its process."""
+
+    SUCCEEDED = 0
+    """The result was sent."""
+    FAILED = 1
+    """A failure was sent."""
+    STOPPED = 3
+    """Asked to stop: the state was saved and sent as a checkpoint, the run is not over."""
+    CHANNEL_CLOSED = 4
+    """The attempt is gone; nobody listens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One file of rows on the local disk."""
+
+    path: Path
+    format: spec_pb2.DataFormat.ValueType
+    """Unspecified: by the ending of `filename`."""
+    filename: str
+    """Name under which it was uploaded; errors name the file so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """One attempt's work. Passed through the fork, never serialized."""
+
+    job_id: str
+    attempt: int
+    """Number of the attempt, from 1; stands in the names of its checkpoints."""
+    spec: spec_pb2.JobSpec
+    """With the service's defaults filled in."""
+    device: str
+    """`cpu` or `cuda:<n>`."""
+    directory: Path
+    """Private scratch directory: `checkpoints/`, `result/` and `examples.parquet` are written below it."""
+    train: DataFile
+    validation: DataFile | None = None
+    test: DataFile | None = None
+    baseline: Path | None = None
+    """Directory with the result files of the baseline job."""
+    checkpoints: tuple[Path, ...] = ()
+    """To resume from, newest first; a damaged one is passed over with a line in the log."""
+    threads: int | None = None
+    """CPU threads of torch; None leaves torch's own choice."""
