@@ -3,8 +3,6 @@
 Scrapes are answered one at a time: two at once would only read the same records twice.
 """
 
-from __future__ import annotations
-
 import gzip
 import signal
 import threading
@@ -16,7 +14,9 @@ import structlog
 
 from gradsight_service.exporter.exposition import CONTENT_TYPE
 from gradsight_service.exporter.page import Page
-from gradsight_store import Store, StoreSettings, StoreUnavailable
+from gradsight_store.errors import StoreUnavailable
+from gradsight_store.settings import StoreSettings
+from gradsight_store.store import Store
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class Exporter:
     """Serves the page until `stop` is called."""
 
     def __init__(self, settings: ExporterSettings) -> None:
-        self.page = Page(Store(settings.store), grace_s=settings.grace_s)
+        self.page = Page(Store.open(settings.store), grace_s=settings.grace_s)
         self._scrape = threading.Lock()
         self._server = ThreadingHTTPServer((settings.host, settings.port), self._handler())
         self._server.daemon_threads = True
@@ -103,7 +103,7 @@ class Exporter:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_args: object) -> None:
                 """Scrapes are not news."""
 
         return Handler
