@@ -1,19 +1,15 @@
-"""The exporter's process: one HTTP port with `/metrics`, `/livez` and `/readyz`.
+"""The exporter's process: one HTTP port with the page, until a signal ends it."""
 
-Scrapes are answered one at a time: two at once would only read the same records twice.
-"""
-
-import gzip
+import json
 import signal
 import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import FrameType
+from pathlib import Path
 
 import structlog
 
-from gradsight_service.exporter.exposition import CONTENT_TYPE
 from gradsight_service.exporter.page import Page
+from gradsight_service.metrics_port import MetricsPort
 from gradsight_store.errors import StoreUnavailable
 from gradsight_store.settings import StoreSettings
 from gradsight_store.store import Store
@@ -36,88 +32,46 @@ class ExporterSettings:
 
 
 class Exporter:
-    """Serves the page until `stop` is called."""
+    """Serves the page from the moment it is made until it is closed; raises OSError when it cannot listen."""
 
     def __init__(self, settings: ExporterSettings) -> None:
-        self.page = Page(Store.open(settings.store), grace_s=settings.grace_s)
-        self._scrape = threading.Lock()
-        self._server = ThreadingHTTPServer((settings.host, settings.port), self._handler())
-        self._server.daemon_threads = True
+        self._store = Store.open(settings.store)
+        self._page = Page(self._store, grace_s=settings.grace_s)
+        # Two scrapes at once would only read the same records twice.
+        self._one_scrape = threading.Lock()
+        self._port = MetricsPort(settings.host, settings.port, metrics=self._metrics, not_ready=self._not_ready)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
+    def address(self) -> str:
+        """`host:port` that it listens on."""
+        return self._port.address
 
-    def run(self) -> None:
-        """Serve until stopped."""
-        self._server.serve_forever(poll_interval=0.2)
-        self._server.server_close()
+    def close(self) -> None:
+        """Stop listening and let go of the store."""
+        self._port.close()
+        self._store.close()
 
-    def stop(self) -> None:
-        """End `run` from another thread."""
-        self._server.shutdown()
+    def _metrics(self) -> bytes:
+        with self._one_scrape:
+            return self._page.render()
 
-    def metrics(self) -> bytes:
-        """The page; a store that is away is a figure on it, not an error."""
-        with self._scrape:
-            return self.page.render()
-
-    def ready(self) -> bool:
-        """True when the store answers."""
+    def _not_ready(self) -> str | None:
         try:
-            self.page.ping()
+            self._page.ping()
         except StoreUnavailable:
-            return False
-        return True
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        exporter = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/metrics":
-                    self._answer(200, exporter.metrics(), CONTENT_TYPE)
-                elif path == "/livez":
-                    self._answer(200, b"ok\n")
-                elif path == "/readyz":
-                    ready = exporter.ready()
-                    self._answer(200 if ready else 503, b"ok\n" if ready else b"the store does not answer\n")
-                else:
-                    self._answer(404, b"not found: try /metrics, /livez or /readyz\n")
-
-            def _answer(
-                self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8"
-            ) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", content_type)
-                if "gzip" in self.headers.get("Accept-Encoding", "") and len(body) > 1024:
-                    # Level 1: a scraper nearby is better served by a fast page than by a small one.
-                    body = gzip.compress(body, compresslevel=1, mtime=0)
-                    self.send_header("Content-Encoding", "gzip")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_args: object) -> None:
-                """Scrapes are not news."""
-
-        return Handler
+            return "the store does not answer"
+        return None
 
 
-def run_until_signalled(exporter: Exporter) -> None:
-    """Run until SIGTERM or SIGINT."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        # shutdown() waits for serve_forever, which runs in this very thread.
-        threading.Thread(target=exporter.stop, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    host, port = exporter.address
-    log.info("exporter ready", address=f"http://{host}:{port}/metrics")
-    exporter.run()
+def run_until_signalled(exporter: Exporter, ready_file: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT; `ready_file` is told the address first."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    if ready_file is not None:
+        scratch = ready_file.with_suffix(".tmp")
+        scratch.write_text(json.dumps({"metrics": exporter.address}))
+        scratch.rename(ready_file)
+    log.info("exporter ready", address=f"http://{exporter.address}/metrics")
+    ended.wait()
+    exporter.close()

@@ -32,7 +32,7 @@ def exporter(
     store: str | None, store_password_file: Path | None, address: str, grace: float, ready_file: Path | None
 ) -> None:
     """Show every job and the fleet to Prometheus. Run one; it reads records and changes nothing."""
-    from gradsight_service.exporter.process import Exporter, ExporterSettings
+    from gradsight_service.exporter.process import Exporter, ExporterSettings, run_until_signalled
     from gradsight_service.logs import configure_logs
     from gradsight_store.settings import StoreSettings
 
@@ -43,4 +43,4 @@ def exporter(
         process = Exporter(ExporterSettings(store=settings, host=host, port=int(port), grace_s=grace))
     except (ValueError, OSError) as error:
         raise click.ClickException(f"the exporter cannot listen on {address}: {error}") from None
-    process.run_until_signalled(ready_file)
+    run_until_signalled(process, ready_file)
