@@ -14,6 +14,7 @@ from types import FrameType
 from gradsight_service.up.child import Child
 from gradsight_service.up.household import Addresses, Household
 from gradsight_store.embedded import EmbeddedStore, start_embedded
+from gradsight_store.errors import EmbeddedStoreFailed
 
 _START_TIMEOUT_S = 60.0
 _SERVICE_STOP_S = 12.0
@@ -87,7 +88,7 @@ class Keeper:
         while not self._stopping:
             if self._store is not None and not self._store.alive():
                 self._say("the store ended; starting it again")
-                self._store = start_embedded(self._household.store, port=self._store.port)
+                self._store = start_embedded(self._household.store)
             for child in self._children():
                 if child.revive():
                     self._say(f"{child.name} had ended ({child.last_words()}); started it again")
@@ -109,7 +110,11 @@ class Keeper:
         self._stopping = True
 
     def _start_store(self) -> str:
-        self._store = start_embedded(self._household.store, port=0)
+        try:
+            # On a unix socket: nobody but this user can open it, and no port is taken.
+            self._store = start_embedded(self._household.store)
+        except EmbeddedStoreFailed as error:
+            raise StartFailed(str(error)) from None
         return self._store.url
 
     def _start_child(self, name: str, arguments: list[str]) -> Child:
