@@ -4,7 +4,11 @@ A tenant's data carries the tenant in the key. What the whole fleet shares (leas
 carries it in the member: `<tenant>_<job id>`; neither part contains `_`. RQ's own keys are in `transport.py`.
 """
 
+import re
+
 from gradsight_store.operations import JobRef
+
+_MESSAGE = re.compile(r"(?P<tenant>[a-z0-9-]{1,64})_(?P<job_id>[a-z0-9-]{1,64})_(?P<term>[0-9]{1,15})")
 
 PREFIX = "gradsight"
 SCHEMA_VERSION = f"{PREFIX}:schema_version"
@@ -101,8 +105,18 @@ def workers_of(queue: str, device_class: int) -> str:
 
 
 def artifact(tenant: str, digest: str) -> str:
-    """Record of an artifact."""
+    """First record of a content: 13 digits of milliseconds, then the artifact without its time."""
     return f"{PREFIX}:{tenant}:artifact:{digest}"
+
+
+def artifact_uses(tenant: str, digest: str) -> str:
+    """Hash of every record of a content: the artifact without its time, to the time."""
+    return f"{PREFIX}:{tenant}:artifact_uses:{digest}"
+
+
+def artifacts(tenant: str, job_id: str, kind: int) -> str:
+    """Records of a job's artifacts (of the uploads without a job) of a kind (of all for 0), by time."""
+    return f"{PREFIX}:{tenant}:artifacts:{job_id}:{kind}"
 
 
 def member(ref: JobRef) -> str:
@@ -114,3 +128,20 @@ def parse_member(text: bytes) -> JobRef:
     """The job that a member names."""
     tenant, _, job_id = text.decode().partition("_")
     return JobRef(tenant, job_id)
+
+
+def message_id(ref: JobRef, term: int) -> str:
+    """What names one term of a job, in the worker's slot and in the transport."""
+    return f"{member(ref)}_{term}"
+
+
+def parse_message(text: str) -> tuple[JobRef, int]:
+    """Job and term that a message id names.
+
+    Raises:
+        ValueError: It is not a message id.
+    """
+    matched = _MESSAGE.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"message id: got {text[:80]!r}, allowed: <tenant>_<job id>_<term>")
+    return JobRef(matched["tenant"], matched["job_id"]), int(matched["term"])
