@@ -153,9 +153,9 @@ class Uploads:
             return upload.ended()
 
     def collect_abandoned(self, older_than_s: float = ABANDONED_AFTER_S) -> int:
-        """Remove what nobody has written to for so long, of every tenant; returns how many files that were.
+        """Remove what nobody has written to for so long, of every tenant; returns how many uploads that were.
 
-        Any service may run this at any time. Of a finished upload only the announcement is left to remove.
+        Any service may run this at any time. Announcements of finished uploads go the same way, uncounted.
         """
         removed = 0
         for directory in self._artifacts.incoming_directories():
@@ -163,7 +163,7 @@ class Uploads:
                 with suppress(FileNotFoundError):
                     if _idle_s(path) > older_than_s and not _has_younger_part(path, older_than_s):
                         path.unlink()
-                        removed += 1
+                        removed += path.suffix == ".part"
         return removed
 
     def _announcement(self, tenant: str, upload_id: str) -> Upload:
