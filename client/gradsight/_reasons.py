@@ -24,7 +24,7 @@ class Reason(enum.StrEnum):
     Correct the request.
     """
     NOT_SUPPORTED_YET = "NOT_SUPPORTED_YET"
-    """[UNIMPLEMENTED] The contract knows the option, this version does not do it yet.
+    """[UNIMPLEMENTED, for a field of a spec INVALID_ARGUMENT] The contract knows it, this version does not do it yet.
 
     Leave it out or update the service.
     """
@@ -72,6 +72,8 @@ class Reason(enum.StrEnum):
     """[RESOURCE_EXHAUSTED] The store has no memory left and takes no more writes. Ask the operator."""
     SERVER_DRAINING = "SERVER_DRAINING"
     """[UNAVAILABLE] The service shuts down. Try again: its successor answers."""
+    STREAM_EXPIRED = "STREAM_EXPIRED"
+    """[UNAVAILABLE] The stream has reached its greatest age. Watch again after its last sequence."""
     TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
     """[RESOURCE_EXHAUSTED] The service follows as many streams as it can.
 

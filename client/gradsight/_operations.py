@@ -1,0 +1,295 @@
+"""What the client can do, once for the sync and the async client: requests out, records back, nothing blocking."""
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from gradsight import _convert, _transfer
+from gradsight._effects import Compute, Emit, Operation
+from gradsight._enums import ArtifactKind, JobState
+from gradsight._errors import (
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidRequest,
+    InvalidSpec,
+    JobCancelled,
+    JobFailed,
+    WaitTimeout,
+)
+from gradsight._human import UPLOAD
+from gradsight._job import Job, JobResult
+from gradsight._records import Artifact, Series, ServerInfo, Worker
+from gradsight._retry import Patience, call
+from gradsight._spec import JobSpec
+from gradsight._watch import watch_job
+from gradsight.v1 import artifact_pb2, spec_pb2, state_pb2
+from gradsight.v1 import artifact_service_pb2 as files
+from gradsight.v1 import training_service_pb2 as wire
+
+_FORMATS = {
+    ".csv": spec_pb2.DATA_FORMAT_CSV,
+    ".jsonl": spec_pb2.DATA_FORMAT_JSONL,
+    ".ndjson": spec_pb2.DATA_FORMAT_JSONL,
+    ".parquet": spec_pb2.DATA_FORMAT_PARQUET,
+    ".npy": spec_pb2.DATA_FORMAT_NPY,
+    ".safetensors": spec_pb2.DATA_FORMAT_SAFETENSORS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Created:
+    """The answer to a create: the job, and whether this call made it."""
+
+    job: Job
+    new: bool
+
+
+def create_job(
+    spec: JobSpec, patience: Patience, *, request_id: str | None, validate_only: bool
+) -> Operation[Created]:
+    """Uploads the files that the spec names, then creates the job or only checks it."""
+    message = spec_pb2.JobSpec()
+    message.CopyFrom(spec._message)
+    for split in ("train", "validation", "test"):
+        if message.data.HasField(split):
+            yield from _upload_source(getattr(message.data, split), f"data.{split}", patience)
+    response: wire.CreateJobResponse = yield from call(
+        "CreateJob",
+        wire.CreateJobRequest(
+            spec=message, request_id=request_id or uuid.uuid4().hex, validate_only=validate_only
+        ),
+        patience,
+    )
+    return Created(_convert.job(response.job), response.created)
+
+
+def get_job(job_id: str, patience: Patience) -> Operation[Job]:
+    """Returns the job as it stands."""
+    response: wire.GetJobResponse = yield from call("GetJob", wire.GetJobRequest(job_id=job_id), patience)
+    return _convert.job(response.job)
+
+
+def list_jobs(
+    patience: Patience, *, states: Sequence[JobState | str], labels: Mapping[str, str], name: str, queue: str
+) -> Operation[None]:
+    """Emits jobs, newest first, page by page."""
+    request = wire.ListJobsRequest(
+        states=[job_state(state) for state in states], labels=labels, name=name, queue=queue
+    )
+    while True:
+        page: wire.ListJobsResponse = yield from call("ListJobs", request, patience)
+        for job in page.jobs:
+            yield Emit(_convert.job(job))
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def cancel_job(job_id: str, patience: Patience) -> Operation[Job]:
+    """Asks the job to end and returns it, cancelling or cancelled."""
+    response: wire.CancelJobResponse = yield from call(
+        "CancelJob", wire.CancelJobRequest(job_id=job_id), patience
+    )
+    return _convert.job(response.job)
+
+
+def list_events(job_id: str, patience: Patience, *, after: int, kinds: Sequence[str]) -> Operation[None]:
+    """Emits the events that exist now, page by page."""
+    request = wire.ListJobEventsRequest(job_id=job_id, after_sequence=after, event_kinds=kinds)
+    while True:
+        page: wire.ListJobEventsResponse = yield from call("ListJobEvents", request, patience)
+        for event in filter(None, map(_convert.event, page.events)):
+            yield Emit(event)
+        if page.end:
+            return
+        request.after_sequence = page.next_sequence
+
+
+def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[Job]:
+    """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    job = yield from get_job(job_id, patience)
+    if job.done:
+        return job
+    try:
+        yield from watch_job(
+            job_id, patience, after=job.last_sequence, kinds=("state_changed",), deadline=deadline
+        )
+    except DeadlineExceeded:
+        raise WaitTimeout(f"job {job_id} has not ended after {timeout:g} s; it goes on", job_id) from None
+    return (yield from get_job(job_id, patience))
+
+
+def result(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[JobResult]:
+    """Waits for the job and returns what it brought home. Raises JobFailed or JobCancelled when that is nothing."""
+    job = yield from wait(job_id, patience, timeout=timeout)
+    if job.state is JobState.FAILED:
+        raise failure(job)
+    if job.state is JobState.CANCELLED:
+        raise JobCancelled(f"job {job_id} was cancelled", job)
+    return JobResult(
+        job_id=job_id,
+        files=job.result,
+        kept=job.summary.kept if job.summary else None,
+        test=job.summary.test if job.summary else None,
+        baseline_test=job.summary.baseline_test if job.summary else None,
+    )
+
+
+def failure(job: Job) -> JobFailed:
+    """Returns the exception that says why the job failed."""
+    error = job.error
+    if error is None:
+        return JobFailed(f"job {job.job_id} failed", job, None)
+    where = f", field {error.field}" if error.field else ""
+    where += f", row {error.row}" if error.row else ""
+    return JobFailed(f"job {job.job_id} failed ({error.reason}{where}): {error.message}", job, error)
+
+
+def history(
+    job_id: str,
+    patience: Patience,
+    *,
+    metrics: Sequence[str],
+    layers: Sequence[str],
+    first_step: int,
+    last_step: int,
+    max_points: int,
+) -> Operation[tuple[Series, ...]]:
+    """Returns curves of the job."""
+    request = wire.GetJobHistoryRequest(
+        job_id=job_id,
+        metrics=metrics,
+        layers=layers,
+        first_step=first_step,
+        last_step=last_step,
+        max_points=max_points,
+    )
+    response: wire.GetJobHistoryResponse = yield from call("GetJobHistory", request, patience)
+    return tuple(_convert.record(Series, series) for series in response.series)
+
+
+def list_workers(patience: Patience) -> Operation[None]:
+    """Emits the workers."""
+    request = wire.ListWorkersRequest()
+    while True:
+        page: wire.ListWorkersResponse = yield from call("ListWorkers", request, patience)
+        for worker in page.workers:
+            yield Emit(_convert.record(Worker, worker))
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def server_info(patience: Patience) -> Operation[ServerInfo]:
+    """Returns what the service is and can do."""
+    response: wire.GetServerInfoResponse = yield from call(
+        "GetServerInfo", wire.GetServerInfoRequest(), patience
+    )
+    return _convert.record(ServerInfo, response)
+
+
+def get_artifact(digest: str, patience: Patience) -> Operation[Artifact]:
+    """Returns what is known of a file."""
+    response: files.GetArtifactResponse = yield from call(
+        "GetArtifact", files.GetArtifactRequest(digest=digest), patience
+    )
+    return _convert.record(Artifact, response.artifact)
+
+
+def list_artifacts(patience: Patience, *, job_id: str, kind: ArtifactKind | None) -> Operation[None]:
+    """Emits the files of a job, or the uploads, newest first."""
+    request: files.ListArtifactsRequest | None = _artifacts_request(job_id, kind)
+    while request is not None:
+        page, request = yield from _artifacts_page(request, patience)
+        for artifact in page:
+            yield Emit(artifact)
+
+
+def download_files(
+    artifacts: Sequence[Artifact], directory: Path, patience: Patience
+) -> Operation[tuple[Path, ...]]:
+    """Fetches the files that a directory does not hold yet, makes it if needed, and returns all paths."""
+    yield Compute(partial(directory.mkdir, parents=True, exist_ok=True))
+    paths: dict[Path, str] = {}
+    for artifact in artifacts:
+        path = directory / _safe_name(artifact)
+        if paths.get(path, artifact.digest) != artifact.digest:
+            path = path.with_name(f"{path.stem}-{artifact.digest[7:15]}{path.suffix}")
+        paths[path] = artifact.digest
+        if not (yield Compute(partial(_transfer.holds, path, artifact))):
+            yield from _transfer.download(artifact, path, patience)
+    return tuple(paths)
+
+
+def download_job(
+    job_id: str, directory: Path, patience: Patience, *, kinds: Sequence[ArtifactKind], timeout: float | None
+) -> Operation[tuple[Path, ...]]:
+    """Waits for the job and fetches its result, or without waiting the files of the given kinds that exist now."""
+    if not kinds:
+        brought = yield from result(job_id, patience, timeout=timeout)
+        return (yield from download_files(brought.files, directory, patience))
+    found: list[Artifact] = []
+    for kind in kinds:
+        request: files.ListArtifactsRequest | None = _artifacts_request(job_id, kind)
+        while request is not None:
+            page, request = yield from _artifacts_page(request, patience)
+            found += page
+    return (yield from download_files(found, directory, patience))
+
+
+def job_state(state: JobState | str) -> state_pb2.JobState:
+    """Returns the contract's value for a state."""
+    try:
+        return state_pb2.JobState.Value(f"JOB_STATE_{JobState(state).name}")
+    except ValueError:
+        allowed = ", ".join(known for known in JobState if known is not JobState.UNKNOWN)
+        raise InvalidRequest(f"state: got {str(state)!r}, allowed: {allowed}") from None
+
+
+def _artifacts_page(
+    request: files.ListArtifactsRequest, patience: Patience
+) -> Operation[tuple[list[Artifact], files.ListArtifactsRequest | None]]:
+    """Returns a page of files and the request for the next one, None after the last."""
+    page: files.ListArtifactsResponse = yield from call("ListArtifacts", request, patience)
+    following = files.ListArtifactsRequest(
+        job_id=request.job_id, kind=request.kind, page_token=page.next_page_token
+    )
+    artifacts = [_convert.record(Artifact, artifact) for artifact in page.artifacts]
+    return artifacts, following if page.next_page_token else None
+
+
+def _artifacts_request(job_id: str, kind: ArtifactKind | str | None) -> files.ListArtifactsRequest:
+    if kind is None:
+        return files.ListArtifactsRequest(job_id=job_id)
+    try:
+        value = artifact_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{ArtifactKind(kind).name}")
+        return files.ListArtifactsRequest(job_id=job_id, kind=value)
+    except ValueError:
+        allowed = ", ".join(known for known in ArtifactKind if known is not ArtifactKind.UNKNOWN)
+        raise InvalidRequest(f"kind: got {str(kind)!r}, allowed: {allowed}") from None
+
+
+def _upload_source(source: spec_pb2.DataSource, field: str, patience: Patience) -> Operation[None]:
+    if not source.uri.startswith(UPLOAD):
+        return
+    path = Path(source.uri.removeprefix(UPLOAD))
+    try:
+        artifact = yield from _transfer.upload(path, patience)
+    except (OSError, InvalidRequest) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        violation = FieldViolation(field, f"{path} cannot be uploaded: {reason}")
+        raise InvalidSpec(f"{field}: {violation.message}", [violation]) from None
+    if source.format == spec_pb2.DATA_FORMAT_UNSPECIFIED:
+        # The content may have been uploaded before under another name, whose ending would then decide.
+        source.format = _FORMATS.get(path.suffix.lower(), spec_pb2.DATA_FORMAT_UNSPECIFIED)
+    source.artifact = artifact.digest
+
+
+def _safe_name(artifact: Artifact) -> str:
+    """Returns the file's name without any directory, so that a download stays where it was sent."""
+    name = Path(artifact.filename.replace("\\", "/")).name
+    return name if name not in ("", ".", "..") else artifact.digest.removeprefix("sha256:")

@@ -1,0 +1,48 @@
+"""When to try again: only when the service was not there, a bounded number of times, with growing random pauses."""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from gradsight._effects import Call, Operation, Sleep
+from gradsight._errors import Unavailable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long calls and streams wait for a service that is away.
+
+    Attributes:
+        call_timeout: Longest wait for one answer of one call, in seconds.
+        call_attempts: Most times one call is tried; only UNAVAILABLE is tried again.
+        reconnect: Longest time a watch or a transfer goes without the service before it gives up, in seconds.
+        first_pause: Pause before the second try, in seconds, on average; it doubles from try to try.
+        longest_pause: Bound of the pauses, in seconds.
+    """
+
+    call_timeout: float = 10.0
+    call_attempts: int = 5
+    reconnect: float = 300.0
+    first_pause: float = 0.1
+    longest_pause: float = 2.0
+
+    def pauses(self) -> Iterator[float]:
+        """Yields the pauses between tries, for ever: half fixed, half random, so that many clients spread out."""
+        pause = self.first_pause
+        while True:
+            yield pause * random.uniform(0.5, 1.5)
+            pause = min(pause * 2, self.longest_pause)
+
+
+def call(method: str, request: Message, patience: Patience) -> Operation[Any]:
+    """Calls a method that is safe to repeat, repeats it while the service is away, and returns its response."""
+    pauses = patience.pauses()
+    for _ in range(patience.call_attempts - 1):
+        try:
+            return (yield Call(method, request, patience.call_timeout))
+        except Unavailable:
+            yield Sleep(next(pauses))
+    return (yield Call(method, request, patience.call_timeout))
