@@ -1,7 +1,7 @@
 """Carries out operations over a blocking channel."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import grpc
@@ -29,7 +29,7 @@ class Driver:
                 result: T = stop.value
                 return result
 
-    def iterate(self, operation: Operation[T]) -> Iterator[Any]:
+    def iterate(self, operation: Operation[T]) -> Generator[Any, None, T]:
         """Yields what the operation emits; closing the iterator closes its stream."""
         stream = _Stream(self._channel)
         try:
@@ -50,7 +50,8 @@ class Driver:
                     continue
                 effect = operation.throw(failure)
         except StopIteration as stop:
-            return stop.value
+            result: T = stop.value
+            return result
         finally:
             operation.close()
             stream.close()

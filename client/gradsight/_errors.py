@@ -242,6 +242,7 @@ _BY_REASON: dict[Reason, type[GradsightError]] = {
     Reason.STORE_UNAVAILABLE: StoreUnavailable,
     Reason.STORE_FULL: StoreFull,
     Reason.SERVER_DRAINING: ServiceUnreachable,
+    Reason.STREAM_EXPIRED: ServiceUnreachable,
     Reason.TOO_MANY_WATCHERS: TooManyWatchers,
     Reason.DEADLINE_EXCEEDED: DeadlineExceeded,
     Reason.INTERNAL: InternalServiceError,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from gradsight._errors import FieldViolation, InvalidSpec
@@ -70,25 +70,27 @@ class _Key:
 
 
 @functools.cache
-def _keys(descriptor: "Descriptor") -> dict[str, _Key]:
+def _keys(descriptor: Any) -> dict[str, _Key]:
     keys: dict[str, _Key] = {}
     renamed = _RENAMED.get(descriptor.name, {})
     for field in descriptor.fields:
-        choice = field.containing_oneof.name if _in_choice(field) else None
+        # `optional` scalars live in a oneof of their own that the generator names with an underscore.
+        oneof = field.containing_oneof
+        choice = oneof.name if oneof and not oneof.name.startswith("_") else None
         if field.name == _INLINED.get(descriptor.name):
-            for inner in field.message_type.fields:
+            for inner in _message_type(field).fields:
                 keys[inner.name] = _Key(field=inner, inlined_in=field.name, choice=choice)
         else:
             keys[renamed.get(field.name, field.name)] = _Key(field=field, inlined_in=None, choice=choice)
     return keys
 
 
-def _in_choice(field: FieldDescriptor) -> bool:
-    # `optional` scalars live in a oneof of their own that the generator names with an underscore.
-    return field.containing_oneof is not None and not field.containing_oneof.name.startswith("_")
+def _message_type(field: FieldDescriptor) -> Any:
+    assert field.message_type is not None
+    return field.message_type
 
 
-def _names_of_choice(descriptor: Descriptor) -> list[str]:
+def _names_of_choice(descriptor: Any) -> list[str]:
     """Keys that may stand alone as a word: the members of a choice of messages."""
     return [name for name, key in _keys(descriptor).items() if key.choice and key.field.message_type]
 
@@ -156,7 +158,7 @@ class _Reader:
     def _map(self, holder: Message, field: FieldDescriptor, value: Any, path: str) -> None:
         if not isinstance(value, Mapping):
             return self._wrong(path, value, "a mapping of names to values")
-        entry = field.message_type.fields_by_name["value"]
+        entry = _message_type(field).fields_by_name["value"]
         for name, item in value.items():
             if not isinstance(name, str):
                 self._wrong(path, name, "names as text; put it in quotes")
@@ -239,11 +241,10 @@ class _Reader:
 @functools.cache
 def _words(field: FieldDescriptor) -> dict[str, int]:
     """The words of an enumeration, without the prefix that its values share and without `unspecified`."""
-    prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    enumeration: Any = field.enum_type
+    prefix = enumeration.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {
-        value.name.removeprefix(prefix).lower(): value.number
-        for value in field.enum_type.values
-        if value.number
+        value.name.removeprefix(prefix).lower(): value.number for value in enumeration.values if value.number
     }
 
 

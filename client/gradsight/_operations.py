@@ -241,7 +241,7 @@ def download_job(
     return (yield from download_files(found, directory, patience))
 
 
-def job_state(state: JobState | str) -> state_pb2.JobState:
+def job_state(state: JobState | str) -> state_pb2.JobState.ValueType:
     """Returns the contract's value for a state."""
     try:
         return state_pb2.JobState.Value(f"JOB_STATE_{JobState(state).name}")
