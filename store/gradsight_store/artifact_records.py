@@ -9,36 +9,12 @@ import binascii
 from dataclasses import dataclass
 
 from gradsight.v1 import artifact_pb2
-from gradsight_store import keys
+from gradsight_store import keys, scripts
 from gradsight_store.artifacts import checked_digest
 from gradsight_store.errors import ArtifactNotFound
 from gradsight_store.operations import Operation, Pipeline
 
-_TIME_DIGITS = 13  # milliseconds, so that entries sort by time as text
-
-_RECORD = f"""
-local created = redis.call('HGET', KEYS[1], ARGV[1])
-if created then return created end
-local now = redis.call('TIME')
-created = string.format('%0{_TIME_DIGITS}d', now[1] * 1000 + math.floor(now[2] / 1000))
-redis.call('HSET', KEYS[1], ARGV[1], created)
-redis.call('SET', KEYS[2], created .. ARGV[1], 'NX')
-redis.call('ZADD', KEYS[3], 0, created .. ARGV[1])
-redis.call('ZADD', KEYS[4], 0, created .. ARGV[1])
-return created
-"""
-
-_FORGET = """
-local created = redis.call('HGET', KEYS[1], ARGV[1])
-if created then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  redis.call('ZREM', KEYS[3], created .. ARGV[1])
-  redis.call('ZREM', KEYS[4], created .. ARGV[1])
-end
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('DEL', KEYS[2])
-return 1
-"""
+_TIME_DIGITS = 13  # as in record_artifact.lua
 
 
 @dataclass(frozen=True)
@@ -55,13 +31,14 @@ def record_artifact(tenant: str, artifact: artifact_pb2.Artifact) -> Operation[a
     `artifact.create_time` is ignored: the store's clock tells.
     """
     record = _record_of(artifact)
-    (created,) = yield Pipeline([("EVAL", _RECORD, 4, *_keys(tenant, artifact), record)])
+    (created,) = yield Pipeline([scripts.call("record_artifact", _keys(tenant, artifact), [record])])
     return _artifact_of(created + record)
 
 
 def forget_artifact(tenant: str, artifact: artifact_pb2.Artifact) -> Operation[bool]:
     """Remove a file's record; True when no record of the content is left, so that its bytes may be deleted."""
-    (last,) = yield Pipeline([("EVAL", _FORGET, 4, *_keys(tenant, artifact), _record_of(artifact))])
+    record = _record_of(artifact)
+    (last,) = yield Pipeline([scripts.call("forget_artifact", _keys(tenant, artifact), [record])])
     return bool(last)
 
 
@@ -99,13 +76,13 @@ def list_artifacts(
     return ArtifactPage([_artifact_of(entry) for entry in page], _token_of(page[-1]) if more else "")
 
 
-def _keys(tenant: str, artifact: artifact_pb2.Artifact) -> tuple[str, str, str, str]:
-    return (
+def _keys(tenant: str, artifact: artifact_pb2.Artifact) -> list[str]:
+    return [
         keys.artifact_uses(tenant, artifact.digest),
         keys.artifact(tenant, artifact.digest),
         keys.artifacts(tenant, artifact.job_id, artifact_pb2.ARTIFACT_KIND_UNSPECIFIED),
         keys.artifacts(tenant, artifact.job_id, artifact.kind),
-    )
+    ]
 
 
 def _record_of(artifact: artifact_pb2.Artifact) -> bytes:

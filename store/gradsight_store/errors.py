@@ -20,7 +20,6 @@ StoreError
 
 Each survives pickling with its fields. No message holds a password or a path of the machine.
 """
-# ruff: noqa: N818 -- the names say what happened; "Error" behind each would say nothing more
 
 from typing import Any
 
