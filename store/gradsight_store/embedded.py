@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ OLDEST_VERSION = (6, 2)
 
 _HOST = "127.0.0.1"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux admits 107, macOS 103
-_LOCK_PATIENCE_S = 3.0  # the server of a killed predecessor is about to end
+_LOCK_PATIENCE_S = 4.0  # the server of a killed predecessor is still writing its file
 _SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "everysec",
@@ -201,6 +202,8 @@ def _launch(binary: Path, data_dir: Path, port: int | None, lock: int) -> Embedd
         socket_path.unlink(missing_ok=True)
         settings |= {"unixsocket": str(socket_path), "unixsocketperm": "700"}
     launcher = [sys.executable, "-I", "-S", str(Path(run_with_parent.__file__)), str(os.getpid())]
+    # Asked, not killed: while a slow disk syncs, `everysec` holds acknowledged writes back for up to two seconds.
+    launcher.append(str(int(signal.SIGTERM)))
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     with (data_dir / "store.log").open("wb") as log:
         process = subprocess.Popen(

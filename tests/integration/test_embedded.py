@@ -49,14 +49,15 @@ def test_it_answers_with_settings_that_lose_nothing(tmp_path: Path, port: int | 
     assert store.exit_status() == 0
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+def test_what_is_in_the_file_survives_a_kill_of_the_server(tmp_path: Path) -> None:
     store = start_embedded(tmp_path)
     for _ in range(100):
         client(store).incr("count")
+    wait_until(lambda: client(store).info("persistence")["aof_buffer_length"] == 0)
     os.kill(store.pid, signal.SIGKILL)
+    store.stop()
     with start_embedded(tmp_path) as again:
         assert client(again).get("count") == b"100"
-    store.stop()
 
 
 def test_a_unix_socket_is_for_this_user_and_there_is_no_port(tmp_path: Path) -> None:
@@ -151,12 +152,16 @@ def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
         assert parent.stdout.read() == b""
 
 
-def test_a_store_of_a_killed_parent_can_be_started_again_at_once(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_a_kill_of_the_parent_and_a_start_at_once(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     parent.stdout.readline()
+    with redis.Redis(unix_socket_path=str(tmp_path / "store.sock")) as connection:
+        for _ in range(100):
+            connection.incr("count")
     parent.kill()
-    start_embedded(tmp_path).stop()
+    with start_embedded(tmp_path) as again:
+        assert client(again).get("count") == b"100"
     parent.wait(10)
     parent.stdout.close()
 
