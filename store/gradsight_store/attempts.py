@@ -1,10 +1,13 @@
-"""What the holder of a job may do; everything is checked against the term."""
+"""What the holder of a job may do, always checked against its term: a stale one is FENCED and changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
-from gradsight_store.operations import Answer, JobRef, Operation
+from gradsight_store import keys, rules, scripts
+from gradsight_store.commits import OPERATIONS_REMEMBERED, Outcome, Rule, change, lease_ms
+from gradsight_store.errors import JobNotFound
+from gradsight_store.operations import Answer, Argument, JobRef, Operation, Pipeline, read_settings
 from gradsight_store.projection import JobProjection
 from gradsight_store.records import Changed
 from gradsight_store.v1 import record_pb2
@@ -12,7 +15,10 @@ from gradsight_store.v1 import record_pb2
 
 @dataclass(frozen=True)
 class Claim:
-    """An attempt that may start. `record.job` carries progress and summary of earlier attempts. FENCED: do not start."""
+    """An attempt that may start. FENCED: it may not; the message is stale.
+
+    `record.job` carries progress and summary of earlier attempts.
+    """
 
     answer: Answer
     record: record_pb2.JobRecord
@@ -38,13 +44,33 @@ class Appended:
 
 
 def claim(ref: JobRef, term: int, *, worker_id: str, device: str, operation_id: str) -> Operation[Claim]:
-    """Start the attempt that was assigned: QUEUED becomes RUNNING and the lease begins."""
-    raise NotImplementedError
+    """Start the attempt that was assigned: QUEUED becomes RUNNING and the lease begins.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+
+    def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        return rules.claim(record, now_ms, term=term, worker_id=worker_id, device=device)
+
+    outcome = yield from change(ref, rule, operation_id=operation_id)
+    record = record_pb2.JobRecord()
+    record.CopyFrom(outcome.stored.record)
+    record.job.CopyFrom(outcome.stored.job())
+    resumed_at_step = record.job.attempts[-1].resumed_at_step if record.job.attempts else 0
+    return Claim(outcome.answer, record, len(record.job.attempts), resumed_at_step)
 
 
 def renew_lease(ref: JobRef, term: int) -> Operation[Renewal]:
-    """Keep the job for another lease, counted from now on the server's clock."""
-    raise NotImplementedError
+    """Keep the job for another lease, counted from now on the server's clock.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    settings = yield from read_settings()
+    arguments: list[Argument] = [term, lease_ms(settings), keys.member(ref)]
+    (reply,) = yield Pipeline([scripts.call("renew_lease", [keys.job(ref), keys.LEASES], arguments)])
+    return Renewal(_answer(ref, reply[0]), int(reply[1]))
 
 
 def append_events(
@@ -55,15 +81,54 @@ def append_events(
     *,
     operation_id: str,
 ) -> Operation[Appended]:
-    """Append facts to the job's log and replace its figures; all or nothing."""
-    raise NotImplementedError
+    """Append facts to the job's log and replace its figures, all or nothing.
+
+    Sequence, time and attempt of the events are given by the store; the caller leaves them unset.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    settings = yield from read_settings()
+    arguments: list[Argument] = [
+        operation_id,
+        OPERATIONS_REMEMBERED,
+        term,
+        projection.job.SerializeToString(),
+        settings.log_max_events,
+        settings.log_max_bytes,
+        keys.member(ref),
+        *(event.SerializeToString() for event in events),
+    ]
+    script_keys = [keys.job(ref), keys.operations(ref), keys.events(ref), keys.OVERLONG]
+    (reply,) = yield Pipeline([scripts.call("append", script_keys, arguments)])
+    return Appended(_answer(ref, reply[0]), int(reply[1]), int(reply[2]))
 
 
 def record_checkpoint(
     ref: JobRef, term: int, artifact: artifact_pb2.Artifact, seconds: float, *, operation_id: str
 ) -> Operation[Changed]:
-    """Make a stored file the checkpoint to resume from; the spec's `checkpoint.keep` newest stay."""
-    raise NotImplementedError
+    """Make a stored file the checkpoint to resume from; the spec's `checkpoint.keep` newest stay.
+
+    Args:
+        ref: The job.
+        term: The caller's.
+        artifact: The file, kind CHECKPOINT, `step` set.
+        seconds: Time that saving took from the training.
+        operation_id: Knows this call again.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    before: list[artifact_pb2.Artifact] = []
+
+    def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        before[:] = record.checkpoints
+        return rules.checkpoint(record, now_ms, term=term, artifact=artifact, seconds=seconds)
+
+    outcome = yield from change(ref, rule, operation_id=operation_id)
+    kept = {checkpoint.digest for checkpoint in outcome.stored.record.checkpoints}
+    dropped = tuple(checkpoint for checkpoint in before if checkpoint.digest not in kept)
+    return Changed(outcome.answer, outcome.stored.job(), dropped)
 
 
 def finish(
@@ -75,10 +140,49 @@ def finish(
     result: Sequence[artifact_pb2.Artifact] = (),
     operation_id: str,
 ) -> Operation[Changed]:
-    """End the job: SUCCEEDED, FAILED or CANCELLED. A job that was asked to cancel ends CANCELLED whatever is said."""
-    raise NotImplementedError
+    """End the job and free the worker's slot.
+
+    Args:
+        ref: The job.
+        term: The caller's.
+        state: SUCCEEDED, FAILED or CANCELLED. A job that was asked to cancel ends CANCELLED whatever is said here:
+            look at the answer's job.
+        error: Why it failed; exactly when FAILED.
+        result: Files of the result, when SUCCEEDED.
+        operation_id: Knows this call again.
+
+    Raises:
+        JobNotFound: There is no such job.
+        ValueError: State and error do not fit.
+    """
+
+    def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        return rules.finish(record, now_ms, term=term, state=state, error=error, result=result)
+
+    return (yield from _changed(ref, rule, operation_id))
 
 
 def release(ref: JobRef, term: int, *, error: state_pb2.JobError, operation_id: str) -> Operation[Changed]:
-    """Give the job back: QUEUED again, or FAILED when the budget of losses is used up."""
-    raise NotImplementedError
+    """Give the job back and free the worker's slot: QUEUED again, or FAILED when the budget of losses is used up.
+
+    The reason WORKER_DRAINED uses no budget.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+
+    def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        return rules.release(record, now_ms, term=term, error=error)
+
+    return (yield from _changed(ref, rule, operation_id))
+
+
+def _changed(ref: JobRef, rule: Rule, operation_id: str) -> Operation[Changed]:
+    outcome: Outcome = yield from change(ref, rule, operation_id=operation_id)
+    return Changed(outcome.answer, outcome.stored.job())
+
+
+def _answer(ref: JobRef, what: bytes) -> Answer:
+    if what == b"unknown":
+        raise JobNotFound(ref.job_id)
+    return {b"applied": Answer.APPLIED, b"already": Answer.ALREADY_APPLIED, b"fenced": Answer.FENCED}[what]
