@@ -1,0 +1,477 @@
+"""One try of a job, in a process of its own: claims it, keeps the lease, forks the trainer and tells the store.
+
+`Attempt.run` is the story. One thread waits for the trainer's messages, its end, file transfers, a signal and the
+next deadline; whatever could take long happens in a child, so that nothing delays the lease.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
+from gradsight_store import artifact_records, attempts
+from gradsight_store.artifacts import Artifacts
+from gradsight_store.errors import StoreUnavailable
+from gradsight_store.operations import Answer, JobRef, new_operation_id
+from gradsight_store.projection import JobProjection
+from gradsight_store.records import Changed
+from gradsight_store.settings import StoreSettings
+from gradsight_store.store import Store
+from gradsight_store.v1 import record_pb2
+from gradsight_worker import deliveries, failures, inputs, processes
+from gradsight_worker.devices import Device
+from gradsight_worker.errand import Errand, ErrandFailed, Errands
+from gradsight_worker.lease import Lease
+from gradsight_worker.outbox import MOST_BYTES, Fenced, Outbox, Write
+from gradsight_worker.scratch import Scratch
+from gradsight_worker.trainer_process import RunTrainer, start_trainer
+from gradsight_worker.training.channel import (
+    AttemptChannel,
+    CheckpointMessage,
+    Command,
+    EventMessage,
+    FailureMessage,
+    Message,
+    ResultMessage,
+)
+from gradsight_worker.training.plan import ExitStatus, TrainingPlan
+
+_HURRY_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptSettings:
+    """What every attempt of a worker shares. Durations are in seconds."""
+
+    store: StoreSettings
+    artifacts: str
+    """Directory or fsspec URL."""
+    worker_id: str
+    device: Device
+    scratch: Scratch
+    run_trainer: RunTrainer
+    threads: int | None = None
+    """CPU threads of a trainer whose job does not say. None: torch's choice."""
+    stall_timeout_s: float = 300.0
+    """A trainer that says nothing for this long is killed."""
+    drain_s: float = 50.0
+    """A trainer that was asked to stop and has not after this long is killed."""
+    memory_limit_bytes: int | None = None
+    """Address space of the trainer. Not for CUDA, which reserves far more than it uses."""
+
+
+class Attempt:
+    """An attempt of the job `ref` in one term. Runs once, in the main thread of a process that forks."""
+
+    def __init__(self, settings: AttemptSettings, ref: JobRef, term: int, name: str) -> None:
+        self._settings, self._ref, self._term, self._name = settings, ref, term, name
+        self._store = Store.open(settings.store)
+        self._artifacts = Artifacts(settings.artifacts)
+        self._selector = selectors.DefaultSelector()
+        self._errands = Errands(self._selector)
+        self._trainer: processes.Child | None = None
+        self._channel: AttemptChannel | None = None
+        self._heard_at: float | None = None  # None while nothing is expected of the trainer
+        self._stop_signalled = False
+        self._drain_deadline: float | None = None
+        self._timeout_at: float | None = None
+        self._closing = False
+        self._over = False
+
+    def run(self) -> None:
+        """Make the attempt. When it returns, the store knows how it ended or somebody else has the job."""
+        self._watch_signals()
+        if not self._claim():
+            return
+        try:
+            self._bring_inputs()
+            while not self._over:
+                self._turn()
+        except Fenced as error:
+            _log.warning("attempt given up: %s", error)
+        finally:
+            self._lease.end()
+            self._errands.drop()
+            self._kill_trainer()
+
+    def _turn(self) -> None:
+        """Wait for the next thing to happen and deal with it."""
+        for key, _ in self._selector.select(max(0.0, self._next_time() - time.monotonic())):
+            key.data()
+        now = time.monotonic()
+        self._obey(self._lease.renew_if_due(now))
+        self._check_deadlines(now)
+        self._outbox.send(now)
+        self._obey(self._outbox.desired_state)
+        self._listen_or_not(now)
+
+    def _next_time(self) -> float:
+        times = (
+            self._lease.renew_at,
+            self._outbox.due(),
+            self._stall_at(),
+            self._drain_deadline,
+            self._timeout_at,
+        )
+        return min(moment for moment in times if moment is not None)
+
+    # Beginning
+
+    def _claim(self) -> bool:
+        """Take the job. False: it is not ours to take."""
+        operation_id = new_operation_id()
+        patience = time.monotonic() + self._settings.store.lease_s
+        while True:
+            sent_at = time.monotonic()
+            try:
+                claim = self._store.run(
+                    attempts.claim(
+                        self._ref,
+                        self._term,
+                        worker_id=self._settings.worker_id,
+                        device=self._settings.device.name,
+                        operation_id=operation_id,
+                    )
+                )
+                break
+            except StoreUnavailable:
+                if sent_at > patience:
+                    return False
+                time.sleep(_HURRY_S)
+        if claim.answer is Answer.FENCED:
+            _log.info("not claimed: the term is over, or the message was a copy")
+            return False
+        self._begin(claim, sent_at)
+        return True
+
+    def _begin(self, claim: attempts.Claim, claimed_at: float) -> None:
+        self._record, self._number = claim.record, claim.attempt
+        self._outbox = Outbox(self._store, self._ref, self._term, JobProjection(claim.record.job))
+        self._lease = Lease(
+            self._store,
+            self._ref,
+            self._term,
+            lease_s=self._settings.store.lease_s,
+            claimed_at=claimed_at,
+            last_act=self._kill_trainer,
+        )
+        self._set_timeout(claim.record, claimed_at)
+        _log.info("claimed", extra={"attempt": claim.attempt, "resumed_at_step": claim.resumed_at_step})
+        self._obey(claim.record.desired_state)
+
+    def _set_timeout(self, record: record_pb2.JobRecord, claimed_at: float) -> None:
+        """Turn the job's timeout, counted from its first attempt, into this process's clock."""
+        if record.job.spec.budget.HasField("timeout"):
+            this_start = record.job.attempts[-1].start_time.ToMicroseconds()
+            elapsed = (this_start - record.job.start_time.ToMicroseconds()) / 1e6  # both on the store's clock
+            self._timeout_at = claimed_at + record.job.spec.budget.timeout.ToMicroseconds() / 1e6 - elapsed
+
+    def _bring_inputs(self) -> None:
+        directory = self._settings.scratch.make(self._name)
+        if self._closing:
+            return
+        try:
+            wanted = self._look_up()
+            target = directory / "inputs"
+            if wanted.is_quick(self._artifacts):
+                self._start_trainer(
+                    inputs.inputs_from(inputs.gather(self._artifacts, wanted, target)), directory
+                )
+                return
+        except inputs.InputUnavailable as error:
+            self._finish(state_pb2.JOB_STATE_FAILED, error.error)
+            return
+        self._errands.add(
+            lambda: inputs.gather(self._artifacts, wanted, target),
+            lambda errand: self._inputs_came(errand, directory),
+        )
+
+    def _look_up(self) -> inputs.Wanted:
+        while True:
+            try:
+                return inputs.look_up(self._store, self._ref, self._record)
+            except StoreUnavailable:
+                time.sleep(_HURRY_S)  # until the store is back, or the lease's alarm goes off
+                self._lease.renew_if_due(time.monotonic())
+
+    def _inputs_came(self, errand: Errand, directory: Path) -> None:
+        try:
+            self._start_trainer(inputs.inputs_from(errand.result()), directory)
+        except inputs.InputUnavailable as error:
+            self._finish(state_pb2.JOB_STATE_FAILED, error.error)
+        except ErrandFailed as error:
+            self._release(failures.storage_failed(str(error)))
+
+    # The trainer
+
+    def _start_trainer(self, files: inputs.Inputs, directory: Path) -> None:
+        for remark in files.remarks:
+            self._say(state_pb2.SEVERITY_WARNING, remark)
+        spec = self._record.job.spec
+        own_threads = spec.resources.HasField("threads")
+        plan = TrainingPlan(
+            job_id=self._ref.job_id,
+            attempt=self._number,
+            spec=spec,
+            device=self._settings.device.trainer_name,
+            directory=directory,
+            train=files.data["train"],
+            validation=files.data.get("validation"),
+            test=files.data.get("test"),
+            baseline=files.baseline,
+            checkpoints=files.checkpoints,
+            threads=spec.resources.threads if own_threads else self._settings.threads,
+        )
+        self._memory_kills_before = processes.count_memory_kills()
+        self._trainer, self._channel = start_trainer(
+            plan, self._settings.run_trainer, self._settings.memory_limit_bytes
+        )
+        self._heard_at = time.monotonic()
+        self._selector.register(self._channel, selectors.EVENT_READ, self._receive)
+        self._selector.register(self._trainer.descriptor, selectors.EVENT_READ, self._trainer_ended)
+        _log.info("trainer started", extra={"trainer": self._trainer.pid})
+
+    def _receive(self) -> None:
+        assert self._channel is not None
+        try:
+            for message in self._channel.receive():
+                self._heard_at = time.monotonic()
+                self._take(message)
+        except ValueError as error:
+            self._finish(
+                state_pb2.JOB_STATE_FAILED,
+                failures.internal(f"the trainer's words: {error}", retryable=False),
+            )
+        if self._channel.closed:
+            self._stop_listening()
+
+    def _take(self, message: Message) -> None:
+        if self._closing:
+            return
+        match message:
+            case EventMessage():
+                self._outbox.add(message.event)
+            case CheckpointMessage():
+                self._errands.add(
+                    lambda: deliveries.store_checkpoint(self._artifacts, self._ref.tenant, message.path),
+                    lambda errand: self._checkpoint_stored(errand, message),
+                )
+            case ResultMessage():
+                self._heard_at = None
+                self._errands.add(
+                    lambda: deliveries.store_result(self._artifacts, self._ref.tenant, message.files),
+                    self._result_stored,
+                )
+            case FailureMessage():
+                self._finish(state_pb2.JOB_STATE_FAILED, message.error)
+
+    def _trainer_ended(self) -> None:
+        """Name the cause of death, unless the trainer had said its last word."""
+        assert self._trainer is not None
+        self._receive()
+        self._stop_listening()
+        self._selector.unregister(self._trainer.descriptor)
+        status = self._trainer.wait()
+        self._trainer = None
+        if self._closing or self._heard_at is None:
+            return
+        self._heard_at = None
+        if status == ExitStatus.STOPPED and self._drain_deadline is not None:
+            self._release(failures.drained(saved=True), after_files=True)
+            return
+        error = failures.trainer_died(status, processes.count_memory_kills() - self._memory_kills_before)
+        _log.warning("trainer died: %s", error.message)
+        if error.retryable:
+            self._release(error, after_files=True)
+        else:
+            self._finish(state_pb2.JOB_STATE_FAILED, error)
+
+    def _kill_trainer(self) -> None:
+        if self._trainer is not None:
+            self._trainer.kill()
+
+    def _listen_or_not(self, now: float) -> None:
+        """Stop reading when too much waits for the store: then the trainer's own outbox fills, and drops."""
+        if self._channel is None or self._channel.closed:
+            return
+        listening = self._channel in self._selector.get_map()
+        if self._outbox.waiting_bytes > MOST_BYTES:
+            if listening:
+                self._selector.unregister(self._channel)
+        elif not listening and not self._closing:
+            self._selector.register(self._channel, selectors.EVENT_READ, self._receive)
+            if self._heard_at is not None:
+                self._heard_at = now
+
+    def _stop_listening(self) -> None:
+        if self._channel is not None and self._channel in self._selector.get_map():
+            self._selector.unregister(self._channel)
+
+    # Files
+
+    def _checkpoint_stored(self, errand: Errand, message: CheckpointMessage) -> None:
+        try:
+            answer = errand.result()
+        except ErrandFailed as error:
+            self._say(
+                state_pb2.SEVERITY_WARNING,
+                f"the checkpoint of step {message.step} was not stored: {error}; the training goes on",
+            )
+            return
+        artifact = deliveries.checkpoint_from(answer, job_id=self._ref.job_id, step=message.step)
+        operation_id = new_operation_id()
+        self._outbox.add(self._artifact_record(artifact))
+        self._outbox.add(
+            Write(
+                operation=lambda: attempts.record_checkpoint(
+                    self._ref, self._term, artifact, message.seconds, operation_id=operation_id
+                ),
+                applied=self._drop_checkpoints,
+            )
+        )
+
+    def _drop_checkpoints(self, changed: Changed) -> None:
+        """Forget what is not resumed from any more; another job may have made, and need, the same content."""
+        for artifact in changed.dropped:
+            self._outbox.add(self._forgetting(artifact))
+
+    def _forgetting(self, artifact: artifact_pb2.Artifact) -> Write:
+        def delete(unused: bool) -> None:
+            if unused:
+                self._errands.add(
+                    lambda: self._artifacts.delete(self._ref.tenant, artifact.digest), self._file_deleted
+                )
+
+        return Write(
+            operation=lambda: artifact_records.forget_artifact(self._ref.tenant, artifact), applied=delete
+        )
+
+    def _file_deleted(self, errand: Errand) -> None:
+        try:
+            errand.result()
+        except ErrandFailed as error:
+            _log.warning("an old checkpoint was not deleted: %s", error)
+
+    def _result_stored(self, errand: Errand) -> None:
+        try:
+            artifacts = deliveries.result_from(errand.result(), job_id=self._ref.job_id)
+        except ErrandFailed as error:
+            self._release(failures.storage_failed(str(error)))
+            return
+        for artifact in artifacts:
+            self._outbox.add(self._artifact_record(artifact))
+            self._outbox.add(event_pb2.JobEvent(artifact_ready=event_pb2.ArtifactReady(artifact=artifact)))
+        self._finish(state_pb2.JOB_STATE_SUCCEEDED, result=artifacts)
+
+    def _artifact_record(self, artifact: artifact_pb2.Artifact) -> Write:
+        return Write(
+            operation=lambda: artifact_records.record_artifact(self._ref.tenant, artifact),
+            applied=lambda _: None,
+        )
+
+    # Ending
+
+    def _obey(self, desired_state: int) -> None:
+        if desired_state == record_pb2.DESIRED_STATE_CANCELLED:
+            self._finish(state_pb2.JOB_STATE_CANCELLED)
+        elif desired_state == record_pb2.DESIRED_STATE_DRAINED or self._stop_signalled:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Ask the trainer to save its state and stop; without a trainer, give the job back at once."""
+        if self._drain_deadline is not None or self._closing:
+            return
+        self._drain_deadline = time.monotonic() + self._settings.drain_s
+        if self._channel is None:
+            self._release(failures.drained(saved=False))
+        else:
+            self._channel.send_command(Command.STOP_AFTER_CHECKPOINT)
+
+    def _stall_at(self) -> float | None:
+        return None if self._heard_at is None else self._heard_at + self._settings.stall_timeout_s
+
+    def _check_deadlines(self, now: float) -> None:
+        stall_at = self._stall_at()
+        if self._drain_deadline is not None and now >= self._drain_deadline:
+            self._drain_deadline = None
+            self._errands.drop()
+            self._release(failures.drained(saved=False))
+        elif self._timeout_at is not None and now >= self._timeout_at:
+            self._timeout_at = None
+            self._finish(state_pb2.JOB_STATE_FAILED, failures.timed_out(self._record.job.spec.budget.timeout))
+        elif stall_at is not None and now >= stall_at:
+            self._heard_at = None
+            self._release(failures.stalled(self._settings.stall_timeout_s))
+
+    def _finish(
+        self,
+        state: state_pb2.JobState.ValueType,
+        error: state_pb2.JobError | None = None,
+        result: list[artifact_pb2.Artifact] | None = None,
+    ) -> None:
+        operation_id = new_operation_id()
+        write = Write(
+            operation=lambda: attempts.finish(
+                self._ref,
+                self._term,
+                state=state,
+                error=error,
+                result=result or (),
+                operation_id=operation_id,
+            ),
+            applied=self._ended,
+        )
+        self._close(write, after_files=False)
+
+    def _release(self, error: state_pb2.JobError, *, after_files: bool = False) -> None:
+        operation_id = new_operation_id()
+        write = Write(
+            operation=lambda: attempts.release(self._ref, self._term, error=error, operation_id=operation_id),
+            applied=self._ended,
+        )
+        self._close(write, after_files=after_files)
+
+    def _close(self, write: Write, *, after_files: bool) -> None:
+        """Say the last word about the attempt, once; after the files on their way, or instead of them."""
+        if self._closing:
+            return
+        self._closing = True
+        self._heard_at = None
+        self._stop_listening()
+        self._kill_trainer()
+        if not after_files:
+            self._errands.drop()
+        self._errands.when_idle(lambda: self._outbox.add(write))
+
+    def _ended(self, changed: Changed) -> None:
+        self._over = True
+        _log.info("attempt over", extra={"state": state_pb2.JobState.Name(changed.job.state)})
+
+    # Signals and words
+
+    def _watch_signals(self) -> None:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_stop_signal)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._selector.register(reading, selectors.EVENT_READ, lambda: _empty(reading))
+        processes.unblock_signals()
+
+    def _on_stop_signal(self, *_: object) -> None:
+        self._stop_signalled = True
+
+    def _say(self, severity: state_pb2.Severity.ValueType, message: str) -> None:
+        _log.warning(message)
+        self._outbox.add(event_pb2.JobEvent(log_line=event_pb2.LogLine(severity=severity, message=message)))
+
+
+def _empty(descriptor: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(descriptor, 4096)
