@@ -36,6 +36,7 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.STORE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.STREAM_EXPIRED: grpc.StatusCode.UNAVAILABLE,
     Reason.TOO_MANY_WATCHERS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
@@ -198,5 +199,15 @@ def from_store(error: StoreError) -> CallError:
         case store_errors.ArtifactDamaged():
             return CallError(Reason.INTERNAL, str(error), metadata={"digest": error.digest})
         case _:
-            # StoreUnfit, SchemaTooNew: a store that was exchanged under a running service.
-            return store_unavailable()
+            return (
+                store_unavailable()
+            )  # unfit, or of a newer schema: it was exchanged under a running service
+
+
+def stream_expired() -> CallError:
+    """The end of a stream that has reached its greatest age."""
+    return CallError(
+        Reason.STREAM_EXPIRED,
+        "the stream has reached its greatest age; watch again to go on",
+        retry_after_s=0.0,
+    )

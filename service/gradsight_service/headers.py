@@ -1,0 +1,70 @@
+"""The first line of a data file: which columns it has. Read at Create, so that a misspelt column is refused at once."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from gradsight.v1 import spec_pb2
+
+MOST_BYTES = 1 << 20
+
+FORMATS_BY_ENDING = {
+    ".csv": spec_pb2.DATA_FORMAT_CSV,
+    ".jsonl": spec_pb2.DATA_FORMAT_JSONL,
+    ".ndjson": spec_pb2.DATA_FORMAT_JSONL,
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a file, in its order, or what is wrong with its first line."""
+
+    columns: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def read_header(file: BinaryIO, data_format: spec_pb2.DataFormat.ValueType) -> Header:
+    """Read at most MOST_BYTES of a file and tell its columns. Never raises for what the file holds."""
+    beginning = file.read(MOST_BYTES)
+    try:
+        text = _whole_lines(beginning).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return Header(problem=f"byte {error.start + 1} is not UTF-8, allowed text in UTF-8")
+    if data_format == spec_pb2.DATA_FORMAT_CSV:
+        return _csv_header(text)
+    return _jsonl_header(text)
+
+
+def _whole_lines(beginning: bytes) -> bytes:
+    # A cut through the middle of a character must not count as bad UTF-8, nor half a line as a line.
+    if len(beginning) < MOST_BYTES:
+        return beginning
+    return beginning[: beginning.rfind(b"\n") + 1]
+
+
+def _csv_header(text: str) -> Header:
+    try:
+        columns = next(csv.reader(io.StringIO(text, newline=""), strict=True), [])
+    except csv.Error as error:
+        return Header(problem=f"the header line cannot be read: {error}")
+    if not columns:
+        return Header(problem=f"no header line within {MOST_BYTES} bytes, allowed a line of column names")
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        return Header(problem=f"the header has the column {json.dumps(twice[:80])} twice, allowed once")
+    return Header(tuple(columns))
+
+
+def _jsonl_header(text: str) -> Header:
+    line = next((line for line in text.split("\n") if line.strip()), "")
+    if not line:
+        return Header(problem=f"no line within {MOST_BYTES} bytes, allowed one JSON object a line")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return Header(problem="the first line is not JSON, allowed one JSON object a line")
+    if not isinstance(row, dict):
+        return Header(problem="the first line is not a JSON object, allowed one JSON object a line")
+    return Header(tuple(row))

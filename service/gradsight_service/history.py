@@ -1,0 +1,175 @@
+"""Curves of a job, read from its log: without what a resumed attempt took back, and thinned out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gradsight.v1 import event_pb2, state_pb2
+from gradsight.v1 import training_service_pb2 as pb
+from gradsight_service import requests
+from gradsight_service.calls import Context
+from gradsight_service.errors import invalid_request
+from gradsight_service.limits import shown
+from gradsight_service.store_access import StoreAccess
+from gradsight_store.artifacts import Artifacts
+from gradsight_store.events import read_events
+from gradsight_store.operations import JobRef
+
+_STEP_METRICS = ("loss", "gradient_norm", "learning_rate", "clip_factor")
+_LAYER_METRICS = ("layer_gradient_norm", "layer_gradient_rms", "layer_weight_norm", "layer_update_ratio")
+_EVALUATION_METRICS = ("validation_loss", "validation_error_ratio", "category_error_ratio")
+METRICS = (*_STEP_METRICS, "gain_ratio", *_LAYER_METRICS, *_EVALUATION_METRICS)
+DEFAULT_METRICS = ("loss", "gradient_norm", "validation_loss", "validation_error_ratio")
+
+_MOST_POINTS = 200_000  # in one answer: about 3 MB, below what clients accept in one message
+_LAST_STEP = 2**62
+
+
+class _Curve(NamedTuple):
+    metric: str
+    layer: str = ""
+    category: str = ""
+
+
+class _Points(NamedTuple):
+    steps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+
+async def read_history(
+    store: StoreAccess, artifacts: Artifacts, ref: JobRef, request: pb.GetJobHistoryRequest, context: Context
+) -> list[pb.Series]:
+    """The curves that a request asks for.
+
+    Raises:
+        CallError: The request names a metric that is none, or a range that is none.
+    """
+    wanted = _Wanted(request)
+    curves = _Curves(wanted)
+    after, end = 0, False
+    while not end:
+        page = await store.run(read_events(ref, after, requests.MOST_IN_PAGE, artifacts), context)
+        for event in page.events:
+            curves.add(event)
+        after, end = page.next_sequence, page.end
+    return curves.series()
+
+
+class _Wanted:
+    """A checked request."""
+
+    def __init__(self, request: pb.GetJobHistoryRequest) -> None:
+        for index, metric in enumerate(request.metrics):
+            if metric not in METRICS:
+                raise invalid_request(
+                    f"metrics[{index}]", f"got {shown(metric)}, allowed {', '.join(METRICS)}"
+                )
+        self.metrics = frozenset(request.metrics or DEFAULT_METRICS)
+        self.layers = frozenset(request.layers)
+        self.first_step = requests.whole_number(
+            "first_step", request.first_step, low=1, high=_LAST_STEP, default=1
+        )
+        self.last_step = requests.whole_number(
+            "last_step", request.last_step, low=self.first_step, high=_LAST_STEP, default=_LAST_STEP
+        )
+        self.max_points = requests.whole_number(
+            "max_points", request.max_points, low=2, high=10_000, default=1000
+        )
+
+
+class _Curves:
+    """Curves in the making; events are added in the log's order."""
+
+    def __init__(self, wanted: _Wanted) -> None:
+        self._wanted = wanted
+        self._layers: list[str] = []
+        self._chunks: dict[_Curve, list[_Points]] = {}
+
+    def add(self, event: event_pb2.JobEvent) -> None:
+        """Take in one event."""
+        match event.WhichOneof("kind"):
+            case "attempt_started":
+                self._take_back(event.attempt_started.resumed_at_step)
+            case "model_built":
+                self._layers = [layer.path for layer in event.model_built.layers]
+            case "steps_recorded":
+                self._add_steps(event.steps_recorded)
+            case "evaluation_completed":
+                self._add_evaluation(event.evaluation_completed)
+
+    def series(self) -> list[pb.Series]:
+        """The curves, thinned out, in the order of METRICS."""
+        most = min(self._wanted.max_points, max(2, _MOST_POINTS // max(1, len(self._chunks))))
+        found = []
+        for curve in sorted(self._chunks, key=lambda curve: METRICS.index(curve.metric)):
+            steps = np.concatenate([points.steps for points in self._chunks[curve]])
+            values = np.concatenate([points.values for points in self._chunks[curve]])
+            kept = downsample(values, most)
+            found.append(
+                pb.Series(
+                    metric=curve.metric,
+                    layer=curve.layer,
+                    category=curve.category,
+                    steps=steps[kept].tolist(),
+                    values=values[kept].tolist(),
+                )
+            )
+        return found
+
+    def _take_back(self, resumed_at_step: int) -> None:
+        for curve, chunks in self._chunks.items():
+            self._chunks[curve] = [
+                _Points(points.steps[valid], points.values[valid])
+                for points in chunks
+                if (valid := points.steps <= resumed_at_step).any()
+            ]
+
+    def _add_steps(self, recorded: event_pb2.StepsRecorded) -> None:
+        for metric in _STEP_METRICS:
+            if metric in self._wanted.metrics and (values := getattr(recorded, metric)):
+                steps = np.arange(recorded.first_step, recorded.first_step + len(values), dtype=np.int64)
+                self._put(_Curve(metric), steps, values)
+        for probe in recorded.probes:
+            self._add_probe(probe)
+
+    def _add_probe(self, probe: event_pb2.Probe) -> None:
+        if "gain_ratio" in self._wanted.metrics and probe.HasField("gain_ratio"):
+            self._put(_Curve("gain_ratio"), [probe.step], [probe.gain_ratio])
+        for metric in _LAYER_METRICS:
+            if metric in self._wanted.metrics:
+                for layer, value in zip(self._layers, getattr(probe, metric), strict=False):
+                    if not self._wanted.layers or layer in self._wanted.layers:
+                        self._put(_Curve(metric, layer=layer), [probe.step], [value])
+
+    def _add_evaluation(self, evaluation: event_pb2.EvaluationCompleted) -> None:
+        if evaluation.split != state_pb2.SPLIT_VALIDATION or evaluation.baseline_job_id:
+            return
+        figures = {"validation_loss": evaluation.loss, "validation_error_ratio": evaluation.error_ratio}
+        for metric, value in figures.items():
+            if metric in self._wanted.metrics:
+                self._put(_Curve(metric), [evaluation.step], [value])
+        if "category_error_ratio" in self._wanted.metrics:
+            for category in evaluation.categories:
+                curve = _Curve("category_error_ratio", category=category.category)
+                self._put(curve, [evaluation.step], [category.error_ratio])
+
+    def _put(self, curve: _Curve, steps: Any, values: Any) -> None:
+        points = _Points(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=np.float64))
+        inside = (points.steps >= self._wanted.first_step) & (points.steps <= self._wanted.last_step)
+        if inside.any():
+            self._chunks.setdefault(curve, []).append(_Points(points.steps[inside], points.values[inside]))
+
+
+def downsample(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.int64]:
+    """Places of at most `most` values, rising: the extremes and the last of each stretch."""
+    if len(values) <= most:
+        return np.arange(len(values))
+    stretches = np.array_split(np.arange(len(values)), max(1, most // 3))
+    finite = np.where(np.isfinite(values), values, np.nan)
+    kept = {len(values) - 1}
+    for stretch in stretches:
+        if not np.isnan(finite[stretch]).all():
+            kept |= {stretch[np.nanargmin(finite[stretch])], stretch[np.nanargmax(finite[stretch])]}
+        kept.add(stretch[-1])
+    return np.array(sorted(kept))
