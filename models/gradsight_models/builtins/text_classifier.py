@@ -1,0 +1,52 @@
+"""`text_classifier`: weighted n-grams, summed in an embedding, then one hidden layer beside a straight path."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gradsight_models.configuration import Configuration, within
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassifierConfig(Configuration):
+    """Options of `text_classifier`."""
+
+    embedding_size: int = 256
+    """Width of the n-gram embedding: wide enough for a hundred classes, narrow enough for two cores."""
+    hidden_size: int = 256
+    """Width of the hidden layer; 0 leaves it out."""
+    dropout: float = 0.3
+    """Share of the embedding's units dropped in training."""
+    max_vocabulary: int = 20_000
+    """Most n-grams kept: beyond this, the rarest ones mostly name one row each."""
+
+    def __post_init__(self) -> None:
+        within("embedding_size", self.embedding_size, 1, 4096)
+        within("hidden_size", self.hidden_size, 0, 16_384)
+        within("dropout", self.dropout, 0.0, 1.0, open_end=True)
+        within("max_vocabulary", self.max_vocabulary, 16, 1_000_000)
+
+
+class TextClassifier(nn.Module):
+    """Sum of n-gram embeddings to class scores.
+
+    The straight path alone is a linear classifier of low rank, the best simple model of short texts; the hidden layer
+    adds what combinations of n-grams say.
+    """
+
+    def __init__(self, config: TextClassifierConfig, vocabulary_size: int, class_count: int) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(vocabulary_size, config.embedding_size, mode="sum", padding_idx=0)
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Linear(config.embedding_size, config.hidden_size) if config.hidden_size else None
+        self.mix = nn.Linear(config.hidden_size, config.embedding_size) if config.hidden_size else None
+        self.output = nn.Linear(config.embedding_size, class_count)
+
+    def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Ids int32 [batch, width] and weights float32 [batch, width] to class scores [batch, classes]."""
+        text = self.dropout(self.embedding(ids, per_sample_weights=weights))
+        if self.hidden is not None and self.mix is not None:
+            text = text + self.dropout(self.mix(torch.relu(self.hidden(text))))
+        scores: torch.Tensor = self.output(text)
+        return scores

@@ -1,0 +1,63 @@
+"""The layers by which gradients are reported: modules that own parameters, in forward order, at most 32 groups."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+MOST_LAYERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A group of parameters. `path` and `kind` are those of the module, or of the first and last one of a folded group."""
+
+    index: int
+    path: str
+    kind: str
+    parameter_names: tuple[str, ...]
+    parameter_count: int
+
+
+def layers_of(module: nn.Module, *, most: int = MOST_LAYERS) -> list[Layer]:
+    """Modules that own parameters themselves, in the order of registration; a tied parameter counts where it is first.
+
+    Beyond `most`, neighbours are folded into groups of nearly equal length, so that a deep model keeps its depth profile.
+    """
+    owners = _owners(module)
+    groups = min(most, len(owners))
+    layers = []
+    for index in range(groups):
+        start, end = index * len(owners) // groups, (index + 1) * len(owners) // groups
+        layers.append(_fold(index, owners[start:end]))
+    return layers
+
+
+@dataclass(frozen=True)
+class _Owner:
+    path: str
+    kind: str
+    parameter_names: tuple[str, ...]
+    parameter_count: int
+
+
+def _owners(module: nn.Module) -> list[_Owner]:
+    unique = dict(module.named_parameters(remove_duplicate=True))
+    owners = []
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        names = [prefix + name for name, _ in part.named_parameters(recurse=False) if prefix + name in unique]
+        if names:
+            count = sum(unique[name].numel() for name in names)
+            owners.append(_Owner(path or type(module).__name__, type(part).__name__, tuple(names), count))
+    return owners
+
+
+def _fold(index: int, owners: list[_Owner]) -> Layer:
+    first, last = owners[0], owners[-1]
+    return Layer(
+        index=index,
+        path=first.path if len(owners) == 1 else f"{first.path}…{last.path}",
+        kind=first.kind if len(owners) == 1 else "Group",
+        parameter_names=tuple(name for owner in owners for name in owner.parameter_names),
+        parameter_count=sum(owner.parameter_count for owner in owners),
+    )
