@@ -9,7 +9,7 @@ MOST_LAYERS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A group of parameters. `path` and `kind` are those of the module, or of the first and last one of a folded group."""
+    """A group of parameters. `path` names the module, or the first and the last one of a folded group."""
 
     index: int
     path: str
@@ -19,9 +19,9 @@ class Layer:
 
 
 def layers_of(module: nn.Module, *, most: int = MOST_LAYERS) -> list[Layer]:
-    """Modules that own parameters themselves, in the order of registration; a tied parameter counts where it is first.
+    """Modules that own parameters themselves, in order of registration; a tied parameter counts where it is first.
 
-    Beyond `most`, neighbours are folded into groups of nearly equal length, so that a deep model keeps its depth profile.
+    Beyond `most`, neighbours are folded into groups of nearly equal length: a deep model keeps its depth profile.
     """
     owners = _owners(module)
     groups = min(most, len(owners))

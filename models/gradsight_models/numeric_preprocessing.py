@@ -12,7 +12,7 @@ import torch
 class NumericPreprocessing:
     """Mean and standard deviation per column, of the training rows.
 
-    A constant column has nothing to say: its deviation counts as 1, so it becomes 0 in training and stays finite elsewhere.
+    A constant column has nothing to say: its deviation counts as 1, so it is 0 in training and finite elsewhere.
     """
 
     mean: tuple[float, ...]

@@ -61,7 +61,7 @@ class TextPreprocessing:
         return len(self.idf)
 
     def encode(self, columns: Sequence[Sequence[Any]]) -> tuple[torch.Tensor, ...]:
-        """One column of texts to ids, int32 [rows, width], and weights, float32 [rows, width]; padding is 0 with weight 0."""
+        """One column of texts to ids, int32 [rows, width], and weights, float32 [rows, width], padded with 0."""
         (texts,) = columns
         features = _Features(self.word_ngrams, self.char_ngrams)
         idf = np.asarray(self.idf, dtype=np.float32)
@@ -75,7 +75,7 @@ class TextPreprocessing:
         return torch.from_numpy(ids), torch.from_numpy(weights)
 
     def to_json(self) -> dict[str, Any]:
-        """The documented JSON: `vocabulary` lists the features by id, from 1; `idf` their weights, in the same order."""
+        """The documented JSON: `vocabulary` lists the features by id, from 1; `idf` their weights in that order."""
         return {
             "kind": self.kind,
             "word_ngrams": self.word_ngrams,
