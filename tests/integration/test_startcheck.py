@@ -1,6 +1,8 @@
 """A server that could lose jobs, and a store of a newer form, are refused in one sentence; `dev` only warns."""
 
 import asyncio
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import redis
 
 from gradsight_store import keys
 from gradsight_store.async_store import AsyncStore
-from gradsight_store.embedded import start_embedded
+from gradsight_store.embedded import server_binary, start_embedded
 from gradsight_store.errors import SchemaTooNew, StoreUnavailable, StoreUnfit
 from gradsight_store.settings import StoreSettings
 from gradsight_store.startcheck import SCHEMA_VERSION, check_store
@@ -108,6 +110,26 @@ def test_a_database_of_something_else_is_refused(store: Store, admin: redis.Redi
     admin.set(keys.SCHEMA_VERSION, "two")
     with pytest.raises(StoreUnfit, match="choose another with --store"):
         store.run(check_store())
+
+
+def test_the_shipped_configuration_of_a_store_is_fit(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "deploy" / "store" / "valkey.conf"
+    configuration = tmp_path / "valkey.conf"
+    configuration.write_text(shipped.read_text().replace("dir /data", f"dir {tmp_path}"))
+    socket = tmp_path / "store.sock"
+    command = [str(server_binary()), str(configuration), "--port", "0", "--unixsocket", str(socket)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not socket.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        store = Store.open(StoreSettings(url=f"unix://{socket}"))
+        assert store.run(check_store()) == []
+        store.close()
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+# A worker: one process tree on one device.
+#
+# PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_TRUSTED_HOST choose the package index of the build; one with CPU
+# builds of torch makes the image several gigabytes smaller.
+FROM python:3.11.14-slim-bookworm AS build
+
+ARG PIP_INDEX_URL=""
+ARG PIP_EXTRA_INDEX_URL=""
+ARG PIP_TRUSTED_HOST=""
+
+WORKDIR /source
+COPY constraints.txt ./
+RUN python -m venv /opt/gradsight \
+    && PIP_CONSTRAINT=constraints.txt /opt/gradsight/bin/pip install --no-cache-dir --upgrade pip
+COPY pyproject.toml README.md LICENSE ./
+COPY client client
+COPY insight insight
+COPY models models
+COPY store store
+COPY service service
+COPY worker worker
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/gradsight/bin/pip install --constraint constraints.txt --build-constraint constraints.txt ".[worker]"
+
+FROM python:3.11.14-slim-bookworm
+
+RUN useradd --system --uid 10001 --user-group --create-home --home-dir /var/lib/gradsight gradsight
+COPY --from=build /opt/gradsight /opt/gradsight
+ENV PATH=/opt/gradsight/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    GRADSIGHT_ARTIFACTS=/var/lib/gradsight/artifacts
+
+USER 10001:10001
+WORKDIR /var/lib/gradsight
+EXPOSE 9119
+VOLUME /var/lib/gradsight
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9119/readyz', timeout=2)"]
+ENTRYPOINT ["gradsight"]
+CMD ["worker", "--metrics-address", "0.0.0.0:9119"]
