@@ -1,7 +1,6 @@
 """What every architecture's options share: JSON both ways, and refusals that say what is allowed."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,11 +15,7 @@ class Configuration:
 
     @classmethod
     def from_json(cls, options: Mapping[str, Any]) -> Self:
-        """Options by name; those left out keep their defaults.
-
-        Raises:
-            ValueError: An option is unknown, or its value is not allowed.
-        """
+        """Options by name; those left out keep their defaults. Raises ValueError for an unknown or unfit one."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(options.keys() - known)
         if unknown:
@@ -32,25 +27,13 @@ class Configuration:
         )
 
 
-def require_integer(name: str, value: object, low: int, high: int) -> None:
-    """Raise ValueError unless the value is an integer and low <= value <= high."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name}: got {value!r}, allowed: a whole number, {low} to {high}")
+def within(name: str, value: float, low: float, high: float, *, open_end: bool = False) -> None:
+    """Raise ValueError unless low ≤ value ≤ high (< high with `open_end`)."""
+    if not (low <= value < high if open_end else low <= value <= high):
+        raise ValueError(f"{name}: got {value!r}, allowed {low} to {'below ' if open_end else ''}{high}")
 
 
-def require_fraction(name: str, value: object) -> None:
-    """Raise ValueError unless the value is a number and 0 <= value < 1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name}: got {value!r}, allowed: a number, 0 to below 1")
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raise ValueError unless the value is a finite number above 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: got {value!r}, allowed: a number above 0")
-
-
-def require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise ValueError unless the value is allowed."""
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}, allowed: {', '.join(allowed)}")

@@ -1,68 +1,50 @@
-"""Names of the target's classes."""
+"""Names of a target's classes and their numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 
-from gradsight_models.errors import UnusableValue
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LabelNames:
-    """The classes in the order of the model's outputs; fitted on training rows only."""
+    """Class names in the order of the model's outputs: sorted, each once."""
 
     names: tuple[str, ...]
 
     @classmethod
-    def fit(cls, values: Sequence[Any]) -> Self:
-        """The distinct values as texts, sorted.
-
-        Raises:
-            UnusableValue: A value is missing.
-            ValueError: Fewer than two distinct values.
-        """
-        names = sorted({_name(value, row) for row, value in enumerate(values)})
-        if len(names) < 2:
-            raise ValueError(
-                f"the target has {len(names)} distinct value(s) in the training rows, 2 are needed"
-            )
-        return cls(names=tuple(names))
+    def fit(cls, values: Iterable[Any]) -> Self:
+        """The names that occur, sorted, as strings."""
+        return cls(tuple(sorted({str(value) for value in values})))
 
     def encode(self, values: Sequence[Any]) -> torch.Tensor:
-        """Values to places in `names`, int64 [rows].
+        """Names to class numbers, int64 [rows].
 
-        Raises:
-            UnusableValue: A value is missing or was not among the training rows.
+        Raises ValueError naming the first row (from 1) whose name is unknown.
         """
-        places = {name: place for place, name in enumerate(self.names)}
-        encoded = torch.empty(len(values), dtype=torch.int64)
-        codes = encoded.numpy()
-        for row, value in enumerate(values):
-            name = _name(value, row)
-            if name not in places:
-                raise UnusableValue(f"got {name!r}, a target that no training row has", row=row)
-            codes[row] = places[name]
-        return encoded
+        numbers = {name: number for number, name in enumerate(self.names)}
+        try:
+            return torch.tensor([numbers[str(value)] for value in values], dtype=torch.int64)
+        except KeyError:
+            row = next(row for row, value in enumerate(values, start=1) if str(value) not in numbers)
+            raise UnknownLabel(str(values[row - 1]), row, self.names) from None
 
-    def to_json(self) -> dict[str, Any]:
-        """The documented JSON: names in the order of the model's outputs."""
-        return {"names": list(self.names)}
+    def to_json(self) -> list[str]:
+        """The names, in order."""
+        return list(self.names)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, document: list[str]) -> Self:
         """The inverse of `to_json`."""
-        return cls(names=tuple(document["names"]))
+        return cls(tuple(document))
 
 
-def _name(value: Any, row: int) -> str:
-    if isinstance(value, str):
-        name = value
-    elif isinstance(value, bool):
-        name = "true" if value else "false"  # as the files write it
-    else:
-        name = "" if value is None or value != value else str(value)
-    if not name:
-        raise UnusableValue("got no value, allowed: the name of a class", row=row)
-    return name
+class UnknownLabel(ValueError):
+    """A target that the classes do not have. `row` counts from 1."""
+
+    def __init__(self, label: str, row: int, names: Sequence[str]) -> None:
+        shown = ", ".join(repr(name) for name in names[:5]) + (" …" if len(names) > 5 else "")
+        super().__init__(f"row {row}: got {label!r}, allowed: the {len(names)} classes of train ({shown})")
+        self.label = label
+        self.row = row

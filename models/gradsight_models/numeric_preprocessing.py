@@ -1,107 +1,54 @@
-"""From columns of numbers to standardised floats: what `mlp` reads."""
+"""From columns of numbers to standardised ones: what `mlp` reads."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-
-from gradsight_models.errors import UnusableValue
-
-_RELATIVE_DEVIATION = 1e-12
-"""A column that varies less than this share of its mean varies by rounding only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumericPreprocessing:
-    """Mean and standard deviation of each column, fitted on training rows only.
+    """Mean and standard deviation per column, of the training rows.
 
-    A constant column has the deviation 1, so that it becomes 0 and stays harmless.
+    A constant column has nothing to say: its deviation counts as 1, so it is 0 in training and finite elsewhere.
     """
 
-    means: tuple[float, ...]
-    deviations: tuple[float, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
     kind: str = field(default="numeric", init=False)
 
     @classmethod
     def fit(cls, columns: Sequence[Sequence[Any]]) -> Self:
-        """Measure the columns.
-
-        Raises:
-            UnusableValue: A value is missing, no number, or not finite.
-            ValueError: There is no column or no row, or numbers too large to square.
-        """
-        if not columns or not len(columns[0]):
-            raise ValueError("there is nothing to fit: at least one numeric column and one row are needed")
-        means, deviations = [], []
-        for place, column in enumerate(columns):
-            numbers = _numbers(column, place)
-            with np.errstate(over="ignore", invalid="ignore"):
-                mean, deviation = float(numbers.mean()), float(numbers.std())
-            if not math.isfinite(mean + deviation):
-                raise ValueError(f"column {place} (from 0): its numbers are too large to standardise")
-            means.append(mean)
-            deviations.append(deviation if deviation > _RELATIVE_DEVIATION * abs(mean) else 1.0)
-        return cls(means=tuple(means), deviations=tuple(deviations))
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return len(self.means)
+        """Columns of finite numbers, one sequence each."""
+        matrix = _matrix(columns)
+        deviation = matrix.std(axis=0)
+        # Rounding leaves a constant column a deviation far below its mean.
+        constant = deviation <= 1e-12 * np.maximum(np.abs(matrix.mean(axis=0)), 1.0)
+        return cls(
+            mean=tuple(matrix.mean(axis=0).tolist()),
+            deviation=tuple(np.where(constant, 1.0, deviation).tolist()),
+        )
 
     def encode(self, columns: Sequence[Sequence[Any]]) -> tuple[torch.Tensor, ...]:
-        """One sequence of numbers (or texts of numbers) per column to one tensor, float32 [rows, columns].
-
-        Raises:
-            UnusableValue: A value is missing, no number, or too large.
-            ValueError: Another number of columns than was fitted.
-        """
-        if len(columns) != self.width:
-            raise ValueError(f"got {len(columns)} columns, expected {self.width}")
-        encoded = np.empty((len(columns[0]), self.width), dtype=np.float32)
-        for place, column in enumerate(columns):
-            standardised = (_numbers(column, place) - self.means[place]) / self.deviations[place]
-            with np.errstate(over="ignore"):
-                encoded[:, place] = standardised
-            _require_finite(encoded[:, place], column, place)
-        return (torch.from_numpy(encoded),)
+        """Columns of numbers to one float32 tensor [rows, columns]. Raises ValueError for another number of columns."""
+        if len(columns) != len(self.mean):
+            raise ValueError(
+                f"got {len(columns)} columns, allowed: the {len(self.mean)} that the model was fitted on"
+            )
+        standard = (_matrix(columns) - np.asarray(self.mean)) / np.asarray(self.deviation)
+        return (torch.from_numpy(standard.astype(np.float32)),)
 
     def to_json(self) -> dict[str, Any]:
-        """The documented JSON: a value x of column i becomes (x - means[i]) / deviations[i]."""
-        return {"kind": self.kind, "means": list(self.means), "deviations": list(self.deviations)}
+        """The documented JSON: `(value - mean) / deviation`, column by column."""
+        return {"kind": self.kind, "mean": list(self.mean), "deviation": list(self.deviation)}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, document: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(means=tuple(document["means"]), deviations=tuple(document["deviations"]))
+        return cls(mean=tuple(document["mean"]), deviation=tuple(document["deviation"]))
 
 
-def _numbers(column: Sequence[Any], place: int) -> npt.NDArray[np.float64]:
-    try:
-        numbers = np.asarray(column, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.array([_number(value) for value in column], dtype=np.float64)
-    _require_finite(numbers, column, place)
-    return numbers
-
-
-def _number(value: Any) -> float:
-    """The number, or NaN for what is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _require_finite(numbers: npt.NDArray[Any], column: Sequence[Any], place: int) -> None:
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise UnusableValue(f"got {_shown(column[row])}, allowed: finite numbers", row=row, column=place)
-
-
-def _shown(value: Any) -> str:
-    return "no value" if value is None else repr(value)[:60]
+def _matrix(columns: Sequence[Sequence[Any]]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)

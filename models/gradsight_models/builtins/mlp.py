@@ -1,20 +1,14 @@
-"""`mlp`: fully connected layers over numeric columns."""
+"""`mlp`: a fully connected network over standardised numeric columns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from gradsight_models.configuration import Configuration, require_fraction, require_integer, require_one_of
+from gradsight_models.configuration import Configuration, one_of, within
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-}
-_NORMALIZATIONS: dict[str, Callable[[int], nn.Module] | None] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
+NORMALIZATIONS: dict[str, type[nn.Module] | None] = {
     "none": None,
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
@@ -26,46 +20,53 @@ class MlpConfig(Configuration):
     """Options of `mlp`."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
-    """Width of each hidden layer. Two of 128 fit most small tables and make a step of half a millisecond."""
+    """Width of each hidden layer: two are enough for most tables, and train in milliseconds."""
     activation: str = "relu"
-    """Non-linearity after each hidden layer: relu, gelu, tanh or silu. ReLU is the cheapest and rarely the worst."""
+    """Non-linearity after each hidden layer: the cheapest one that does not saturate."""
     dropout: float = 0.1
-    """Share of hidden units dropped in training: a little, because small tables are soon learned by heart."""
+    """Share of hidden units dropped in training: a little, for tables are small and easily learnt by heart."""
     normalization: str = "none"
-    """After each hidden linear layer: none, batch or layer. Two layers on standardised inputs need none."""
+    """Normalization after each hidden linear layer: inputs are standardised already, and two layers need no more."""
 
     def __post_init__(self) -> None:
-        if len(self.hidden_sizes) > 64:
-            raise ValueError(f"hidden_sizes: got {len(self.hidden_sizes)} layers, allowed: at most 64")
-        for place, size in enumerate(self.hidden_sizes):
-            require_integer(f"hidden_sizes[{place}]", size, 1, 16_384)
-        require_one_of("activation", self.activation, tuple(_ACTIVATIONS))
-        require_fraction("dropout", self.dropout)
-        require_one_of("normalization", self.normalization, tuple(_NORMALIZATIONS))
+        if not 1 <= len(self.hidden_sizes) <= 64:
+            raise ValueError(f"hidden_sizes: got {len(self.hidden_sizes)} layers, allowed 1 to 64")
+        for size in self.hidden_sizes:
+            within("hidden_sizes", size, 1, 16_384)
+        one_of("activation", self.activation, tuple(ACTIVATIONS))
+        within("dropout", self.dropout, 0.0, 1.0, open_end=True)
+        one_of("normalization", self.normalization, tuple(NORMALIZATIONS))
 
 
 class Mlp(nn.Module):
-    """Linear, normalization, activation, dropout, as often as there are hidden sizes; then class scores."""
+    """Linear layers with a non-linearity, and a linear output."""
 
-    def __init__(self, config: MlpConfig, column_count: int, class_count: int) -> None:
+    def __init__(self, config: MlpConfig, input_size: int, class_count: int) -> None:
         super().__init__()
-        widths = (column_count, *config.hidden_sizes)
-        self.hidden = nn.Sequential(
-            *(_block(config, width, size) for width, size in zip(widths, config.hidden_sizes, strict=False))
-        )
-        self.output = nn.Linear(widths[-1], class_count)
+        self.hidden = nn.ModuleList()
+        width = input_size
+        for size in config.hidden_sizes:
+            self.hidden.append(_hidden_layer(config, width, size))
+            width = size
+        self.output = nn.Linear(width, class_count)
 
-    def forward(self, columns: torch.Tensor) -> torch.Tensor:
-        """Standardised columns, float32 [batch, columns], to class scores [batch, classes]."""
-        scores: torch.Tensor = self.output(self.hidden(columns))
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Values float32 [batch, columns] to class scores [batch, classes]."""
+        for layer in self.hidden:
+            values = layer(values)
+        scores: torch.Tensor = self.output(values)
         return scores
 
 
-def _block(config: MlpConfig, width: int, size: int) -> nn.Sequential:
-    normalization = _NORMALIZATIONS[config.normalization]
-    return nn.Sequential(
-        nn.Linear(width, size),
-        *([] if normalization is None else [normalization(size)]),
-        _ACTIVATIONS[config.activation](),
-        nn.Dropout(config.dropout),
-    )
+def _hidden_layer(config: MlpConfig, width: int, size: int) -> nn.Sequential:
+    parts: dict[str, nn.Module] = {"linear": nn.Linear(width, size)}
+    normalization = NORMALIZATIONS[config.normalization]
+    if normalization is not None:
+        parts["normalization"] = normalization(size)
+    parts["activation"] = ACTIVATIONS[config.activation]()
+    if config.dropout:
+        parts["dropout"] = nn.Dropout(config.dropout)
+    layer = nn.Sequential()
+    for name, part in parts.items():
+        layer.add_module(name, part)
+    return layer

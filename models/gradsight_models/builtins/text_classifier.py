@@ -1,4 +1,4 @@
-"""`text_classifier`: weighted n-grams summed in an embedding, a straight path to the scores, a hidden layer beside it."""
+"""`text_classifier`: weighted n-grams summed in an embedding, a straight path to the scores, a hidden layer by it."""
 
 from dataclasses import dataclass
 
