@@ -30,7 +30,7 @@ class ArchitectureDefaults:
 # One line per architecture; the figures come from trials on splits of training data.
 ARCHITECTURES: Mapping[str, ArchitectureDefaults] = {
     "mlp": ArchitectureDefaults(learning_rate=1e-3, epochs=20),
-    "text_classifier": ArchitectureDefaults(learning_rate=3e-3, epochs=12),
+    "text_classifier": ArchitectureDefaults(learning_rate=5e-3, epochs=12),
 }
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
