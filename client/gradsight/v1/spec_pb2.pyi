@@ -620,11 +620,11 @@ class DataSpec(google.protobuf.message.Message):
     CATEGORY_COLUMN_FIELD_NUMBER: builtins.int
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     target_column: builtins.str
-    """Column with the expected output. Required."""
+    """Column with the expected output, 1 to 256 characters. Required."""
     id_column: builtins.str
-    """Column with a row's own id, repeated in the examples file. Absent: the row number, from 1."""
+    """Column with a row's own id, repeated in the examples file, 1 to 256 characters. Absent: the row number, from 1."""
     category_column: builtins.str
-    """Column by which held-out error is broken down. Absent: the target's classes are not broken down."""
+    """Column by which held-out error is broken down, 1 to 256 characters. Absent: the target's classes are not broken down."""
     batch_size: builtins.int
     """Rows in one optimizer step, 1 to 65536. Default 64."""
     @property
@@ -1229,12 +1229,16 @@ class EvaluationSpec(google.protobuf.message.Message):
     interval_steps: builtins.int
     """Steps between evaluations on validation, 1 to 100000000. Absent: once per epoch. The last step is always evaluated."""
     baseline_job_id: builtins.str
-    """Earlier job whose result is evaluated on this job's test rows beside the new one. Must have succeeded. Absent: none."""
+    """Earlier job whose result is evaluated on this job's test rows beside the new one: 1 to 64 characters of `a-z 0-9 -`. Must have
+    succeeded. Absent: none.
+    """
     patience: builtins.int
     """Evaluations without improvement after which training stops, at least 1. Not supported yet."""
     @property
     def category_impacts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """How much an error in a category counts when the checkpoint is chosen, 0 to 1000 by category; others count 1. Needs a category column."""
+        """How much an error in a category counts when the checkpoint is chosen, 0 to 1000 by category; others count 1. Needs a category
+        column; at most 1000 categories, names of 1 to 256 characters.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,398 @@
+"""A spec is refused with every field that is wrong: its path, what was got and what is allowed."""
+
+import pytest
+from google.protobuf import text_format
+
+from gradsight._reasons import Reason
+from gradsight.v1 import spec_pb2
+from gradsight_service.errors import Violation
+from gradsight_service.limits import LIMITS
+from gradsight_service.validation import spec_violations
+
+DIGEST = "sha256:" + "0a" * 32
+MODEL = "model { builtin { mlp {} } }"
+TRAIN = f'train {{ artifact: "{DIGEST}" }}'
+SOUND = f'{MODEL} data {{ {TRAIN} target_column: "label" }}'
+
+# Per field: what to add to a sound spec, the path, what was got, what is allowed.
+BROKEN: dict[str, list[tuple[str, str, str, str]]] = {
+    "JobSpec.name": [
+        ('name: "a b"', "name", '"a b"', "1 to 64 characters"),
+        (f'name: "{"x" * 65}"', "name", "65 characters", "1 to 64 characters"),
+        ('name: "a\u202eb"', "name", '"a\\u202eb"', "1 to 64 characters"),
+    ],
+    "JobSpec.labels": [
+        ('labels { key: "Team" value: "x" }', 'labels["Team"]', '"Team"', "keys of 1 to 63"),
+        ('labels { key: "team" value: "x y" }', 'labels["team"]', '"x y"', "values of 0 to 63"),
+        ('labels { value: "x" }', 'labels[""]', '""', "keys of 1 to 63"),
+        (" ".join(f'labels {{ key: "k{n}" }}' for n in range(33)), "labels", "33", "at most 32"),
+    ],
+    "JobSpec.queue": [('queue: "Big"', "queue", '"Big"', "1 to 64 characters of `a-z 0-9 -`")],
+    "JobSpec.priority": [
+        ("priority: 101", "priority", "101", "-100 to 100"),
+        ("priority: -101", "priority", "-101", "-100 to 100"),
+    ],
+    "JobSpec.seed": [("seed: -1", "seed", "-1", "0 to 2^63 - 1")],
+    "Mlp.hidden_sizes": [
+        (
+            "model { builtin { mlp { hidden_sizes: [8, 0] } } }",
+            "model.builtin.mlp.hidden_sizes[1]",
+            "0",
+            "1 to 16384",
+        ),
+        (
+            f"model {{ builtin {{ mlp {{ hidden_sizes: {[8] * 65} }} }} }}",
+            "model.builtin.mlp.hidden_sizes",
+            "65",
+            "at most 64 layers",
+        ),
+    ],
+    "Mlp.dropout": [
+        ("model { builtin { mlp { dropout: 1 } } }", "model.builtin.mlp.dropout", "1", "0 to below 1"),
+        (
+            "model { builtin { mlp { dropout: nan } } }",
+            "model.builtin.mlp.dropout",
+            "nan",
+            "0 to below 1, finite",
+        ),
+    ],
+    "TextClassifier.embedding_size": [
+        (
+            "model { builtin { text_classifier { embedding_size: 0 } } }",
+            "model.builtin.text_classifier.embedding_size",
+            "0",
+            "1 to 4096",
+        )
+    ],
+    "TextClassifier.hidden_size": [
+        (
+            "model { builtin { text_classifier { hidden_size: -1 } } }",
+            "model.builtin.text_classifier.hidden_size",
+            "-1",
+            "0 to 16384",
+        )
+    ],
+    "TextClassifier.dropout": [
+        (
+            "model { builtin { text_classifier { dropout: -0.1 } } }",
+            "model.builtin.text_classifier.dropout",
+            "-0.1",
+            "0 to below 1",
+        )
+    ],
+    "TextClassifier.max_vocabulary": [
+        (
+            "model { builtin { text_classifier { max_vocabulary: 15 } } }",
+            "model.builtin.text_classifier.max_vocabulary",
+            "15",
+            "16 to 1000000",
+        )
+    ],
+    "DataSpec.input_columns": [
+        ('data { input_columns: ["a", ""] }', "data.input_columns[1]", '""', "1 to 256 characters"),
+        (
+            'data { input_columns: ["a", "b\\n"] }',
+            "data.input_columns[1]",
+            '"b\\n"',
+            "without control characters",
+        ),
+        (
+            f"data {{ input_columns: {list(map(str, range(4097)))} }}",
+            "data.input_columns",
+            "4097",
+            "1 to 4096 names",
+        ),
+    ],
+    "DataSpec.target_column": [
+        (f'data {{ target_column: "{"x" * 257}" }}', "data.target_column", "257 characters", "1 to 256")
+    ],
+    "DataSpec.id_column": [
+        ('data { id_column: "\\000" }', "data.id_column", '"\\u0000"', "without control characters")
+    ],
+    "DataSpec.category_column": [
+        (
+            'data { category_column: "\u202e" }',
+            "data.category_column",
+            '"\\u202e"',
+            "without control characters",
+        )
+    ],
+    "DataSpec.batch_size": [
+        ("data { batch_size: 0 }", "data.batch_size", "0", "1 to 65536"),
+        ("data { batch_size: 65537 }", "data.batch_size", "65537", "1 to 65536"),
+    ],
+    "DataSource.artifact": [
+        (
+            'data { train { artifact: "md5:1" } }',
+            "data.train.artifact",
+            '"md5:1"',
+            "`sha256:` and 64 hex digits",
+        ),
+        (
+            f'data {{ test {{ artifact: "{DIGEST.upper()}" }} }}',
+            "data.test.artifact",
+            '"SHA256:0A',
+            "`sha256:`",
+        ),
+    ],
+    "SplitSpec.validation_fraction": [
+        (
+            "data { split { validation_fraction: 0 } }",
+            "data.split.validation_fraction",
+            "0",
+            "above 0 to 0.5",
+        ),
+        (
+            "data { split { validation_fraction: 0.51 } }",
+            "data.split.validation_fraction",
+            "0.51",
+            "above 0 to 0.5",
+        ),
+    ],
+    "SplitSpec.test_fraction": [
+        ("data { split { test_fraction: 0.6 } }", "data.split.test_fraction", "0.6", "above 0 to 0.5")
+    ],
+    "SplitSpec.seed": [("data { split { seed: -5 } }", "data.split.seed", "-5", "0 to 2^63 - 1")],
+    "CrossEntropy.label_smoothing": [
+        (
+            "objective { cross_entropy { label_smoothing: 1 } }",
+            "objective.cross_entropy.label_smoothing",
+            "1",
+            "0 to below 1",
+        )
+    ],
+    "OptimizerSpec.learning_rate": [
+        (f"optimizer {{ learning_rate: {rate} }}", "optimizer.learning_rate", got, "above 0 to 1000")
+        for rate, got in (("0", "0"), ("-1", "-1"), ("nan", "nan"), ("inf", "inf"), ("1e30", "1e+30"))
+    ],
+    "OptimizerSpec.weight_decay": [
+        ("optimizer { weight_decay: -0.01 }", "optimizer.weight_decay", "-0.01", "0 to 10"),
+        ("optimizer { weight_decay: 11 }", "optimizer.weight_decay", "11", "0 to 10"),
+    ],
+    "OptimizerSpec.max_gradient_norm": [
+        ("optimizer { max_gradient_norm: 0 }", "optimizer.max_gradient_norm", "0", "above 0"),
+        ("optimizer { max_gradient_norm: inf }", "optimizer.max_gradient_norm", "inf", "above 0, finite"),
+    ],
+    "AdamW.beta1": [("optimizer { adamw { beta1: 1 } }", "optimizer.adamw.beta1", "1", "0 to below 1")],
+    "AdamW.beta2": [("optimizer { adamw { beta2: -0.1 } }", "optimizer.adamw.beta2", "-0.1", "0 to below 1")],
+    "AdamW.epsilon": [("optimizer { adamw { epsilon: 0 } }", "optimizer.adamw.epsilon", "0", "above 0 to 1")],
+    "Sgd.momentum": [
+        ("optimizer { sgd { momentum: 1.5 } }", "optimizer.sgd.momentum", "1.5", "0 to below 1")
+    ],
+    "ScheduleSpec.warmup_fraction": [
+        ("schedule { warmup_fraction: 0.95 }", "schedule.warmup_fraction", "0.95", "0 to 0.9")
+    ],
+    "CosineSchedule.final_fraction": [
+        ("schedule { cosine { final_fraction: 1.1 } }", "schedule.cosine.final_fraction", "1.1", "0 to 1")
+    ],
+    "BudgetSpec.steps": [
+        ("budget { steps: 0 }", "budget.steps", "0", "1 to 100000000"),
+        ("budget { steps: -1 }", "budget.steps", "-1", "1 to 100000000"),
+    ],
+    "BudgetSpec.epochs": [("budget { epochs: 100001 }", "budget.epochs", "100001", "1 to 100000")],
+    "BudgetSpec.timeout": [
+        ("budget { timeout { nanos: 999000000 } }", "budget.timeout", "0.999 s", "1 s to 30 days"),
+        ("budget { timeout { seconds: 2678400 } }", "budget.timeout", "2.6784e+06 s", "1 s to 30 days"),
+        ("budget { timeout { seconds: 9 nanos: -1 } }", "budget.timeout", "9 s", "1 s to 30 days"),
+    ],
+    "EvaluationSpec.interval_steps": [
+        ("evaluation { interval_steps: 0 }", "evaluation.interval_steps", "0", "1 to 100000000")
+    ],
+    "EvaluationSpec.baseline_job_id": [
+        (
+            'evaluation { baseline_job_id: "../etc" }',
+            "evaluation.baseline_job_id",
+            '"../etc"',
+            "1 to 64 characters",
+        )
+    ],
+    "EvaluationSpec.category_impacts": [
+        (
+            f'data {{ category_column: "c" }} evaluation {{ category_impacts {{ key: "returns" value: {impact} }} }}',
+            'evaluation.category_impacts["returns"]',
+            got,
+            "0 to 1000",
+        )
+        for impact, got in (("1001", "1001"), ("-1", "-1"), ("nan", "nan"))
+    ],
+    "MonitoringSpec.probe_interval_steps": [
+        ("monitoring { probe_interval_steps: 0 }", "monitoring.probe_interval_steps", "0", "1 to 1000000")
+    ],
+    "CheckpointSpec.interval": [
+        ("checkpoint { interval { nanos: 49000000 } }", "checkpoint.interval", "0.049 s", "0.05 s to 1 day")
+    ],
+    "CheckpointSpec.interval_steps": [
+        ("checkpoint { interval_steps: -3 }", "checkpoint.interval_steps", "-3", "1 to 100000000")
+    ],
+    "CheckpointSpec.keep": [("checkpoint { keep: 101 }", "checkpoint.keep", "101", "1 to 100")],
+    "ResourceSpec.device_count": [
+        ("resources { device_count: 0 }", "resources.device_count", "0", "1 to 4096"),
+        ("resources { device_count: 4097 }", "resources.device_count", "4097", "1 to 4096"),
+    ],
+    "ResourceSpec.threads": [("resources { threads: 1025 }", "resources.threads", "1025", "1 to 1024")],
+}
+
+
+def violations_of(*parts: str) -> list[Violation]:
+    """Violations of the spec that the parts, in protobuf's text format, add up to."""
+    spec = spec_pb2.JobSpec()
+    for part in parts:
+        text_format.Merge(part, spec)
+    return spec_violations(spec)
+
+
+def test_model_data_and_target_are_enough() -> None:
+    assert violations_of(SOUND) == []
+    assert violations_of(SOUND, "model { builtin { text_classifier {} } }") == []
+
+
+def test_every_limit_has_a_broken_example() -> None:
+    assert BROKEN.keys() == LIMITS.keys()
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "got", "allowed"), [case for cases in BROKEN.values() for case in cases]
+)
+def test_a_field_out_of_its_limits_is_named(part: str, path: str, got: str, allowed: str) -> None:
+    (violation,) = violations_of(SOUND, part)
+    assert violation.path == path
+    assert violation.message.startswith(f"got {got}")
+    assert allowed in violation.message.partition(", allowed ")[2]
+    assert violation.reason is Reason.INVALID_FIELD
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "allowed"),
+    [
+        (f'data {{ {TRAIN} target_column: "y" }}', "model", "mlp, text_classifier"),
+        (f'model {{}} data {{ {TRAIN} target_column: "y" }}', "model", "mlp, text_classifier"),
+        (
+            f'model {{ builtin {{}} }} data {{ {TRAIN} target_column: "y" }}',
+            "model.builtin",
+            "mlp, text_classifier",
+        ),
+        (f'{MODEL} data {{ target_column: "y" }}', "data.train", "data.train.artifact"),
+        (f'{MODEL} data {{ train {{}} target_column: "y" }}', "data.train", "data.train.artifact"),
+        (f"{SOUND} data {{ validation {{}} }}", "data.validation", "data.validation.artifact"),
+        (f"{MODEL} data {{ {TRAIN} }}", "data.target_column", "expected output"),
+    ],
+)
+def test_a_required_field_is_named(spec: str, path: str, allowed: str) -> None:
+    (violation,) = violations_of(spec)
+    assert violation.path == path
+    assert violation.message.startswith("required: ")
+    assert allowed in violation.message
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "message"),
+    [
+        ('data { input_columns: ["a", "a"] }', "data.input_columns[1]", 'got "a" again'),
+        ('data { input_columns: ["a", "label"] }', "data.input_columns[1]", 'got the target column "label"'),
+        ('data { id_column: "n" input_columns: "n" }', "data.input_columns[0]", 'got the id column "n"'),
+        ('data { id_column: "label" }', "data.id_column", "a column of its own"),
+        ('data { id_column: "c" category_column: "c" }', "data.id_column", "a column of its own"),
+        (
+            'model { builtin { text_classifier {} } } data { input_columns: ["subject", "body"] }',
+            "data.input_columns",
+            "got 2 columns, allowed 1",
+        ),
+        (
+            f'data {{ test {{ artifact: "{DIGEST}" }} split {{ test_fraction: 0.2 }} }}',
+            "data.split.test_fraction",
+            "got 0.2 beside data.test",
+        ),
+        ("data { split { validation_fraction: 0.5 test_fraction: 0.5 } }", "data.split", "sum up to 1"),
+        (
+            "optimizer { clipping_disabled: true max_gradient_norm: 2 }",
+            "optimizer.clipping_disabled",
+            "beside max_gradient_norm 2",
+        ),
+        ("optimizer { sgd { nesterov: true momentum: 0 } }", "optimizer.sgd.nesterov", "with momentum 0"),
+        (
+            'evaluation { category_impacts { key: "returns" value: 2 } }',
+            "evaluation.category_impacts",
+            "without data.category_column",
+        ),
+    ],
+)
+def test_a_forbidden_combination_is_named(part: str, path: str, message: str) -> None:
+    (violation,) = violations_of(SOUND, part)
+    assert violation.path == path
+    assert message in violation.message
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "message"),
+    [
+        (
+            "model { builtin { mlp { activation: 77 } } }",
+            "model.builtin.mlp.activation",
+            "got 77, allowed relu, gelu, tanh, silu",
+        ),
+        (
+            "model { builtin { mlp { normalization: 9 } } }",
+            "model.builtin.mlp.normalization",
+            "got 9, allowed none, batch, layer",
+        ),
+        ("data { train { format: 99 } }", "data.train.format", "got 99, allowed csv, jsonl"),
+        ("monitoring { policy: 8 }", "monitoring.policy", "got 8, allowed advise"),
+        ("resources { device_class: 5 }", "resources.device_class", "got 5, allowed cpu, cuda"),
+    ],
+)
+def test_an_unknown_enum_value_is_refused(part: str, path: str, message: str) -> None:
+    (violation,) = violations_of(SOUND, part)
+    assert (violation.path, violation.message) == (path, message)
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "supported"),
+    [
+        ("model { program {} }", "model.program", "builtin"),
+        ("model { recipe {} }", "model.recipe", "builtin"),
+        ("model { builtin { gpt {} } }", "model.builtin.gpt", "mlp, text_classifier"),
+        ("model { builtin { cnn {} } }", "model.builtin.cnn", "mlp, text_classifier"),
+        (
+            "model { builtin { text_transformer {} } }",
+            "model.builtin.text_transformer",
+            "mlp, text_classifier",
+        ),
+        ('data { train { uri: "file:///etc/passwd" } }', "data.train.uri", "artifact"),
+        ("data { train { format: DATA_FORMAT_PARQUET } }", "data.train.format", "csv, jsonl"),
+        ("data { train { format: DATA_FORMAT_NPY } }", "data.train.format", "csv, jsonl"),
+        ("data { train { format: DATA_FORMAT_SAFETENSORS } }", "data.train.format", "csv, jsonl"),
+        ("objective { binary_cross_entropy {} }", "objective.binary_cross_entropy", "cross_entropy"),
+        ("objective { mean_squared_error {} }", "objective.mean_squared_error", "cross_entropy"),
+        ("objective { huber {} }", "objective.huber", "cross_entropy"),
+        ("objective { mean_absolute_error {} }", "objective.mean_absolute_error", "cross_entropy"),
+        ("objective { causal_language_model {} }", "objective.causal_language_model", "cross_entropy"),
+        ("optimizer { adam {} }", "optimizer.adam", "adamw, sgd"),
+        ("optimizer { adafactor {} }", "optimizer.adafactor", "adamw, sgd"),
+        ("optimizer { muon {} }", "optimizer.muon", "adamw, sgd"),
+        ("schedule { linear {} }", "schedule.linear", "constant, cosine"),
+        ("schedule { one_cycle {} }", "schedule.one_cycle", "constant, cosine"),
+        ("schedule { step {} }", "schedule.step", "constant, cosine"),
+        ("schedule { plateau {} }", "schedule.plateau", "constant, cosine"),
+        ("evaluation { patience: 3 }", "evaluation.patience", "leaving it out"),
+        ("monitoring { policy: MONITORING_POLICY_REPAIR }", "monitoring.policy", "advise"),
+        ("monitoring { policy: MONITORING_POLICY_STOP }", "monitoring.policy", "advise"),
+        ("resources { device_count: 2 }", "resources.device_count", "1 device"),
+    ],
+)
+def test_an_option_of_a_later_version_is_refused_as_such(part: str, path: str, supported: str) -> None:
+    (violation,) = violations_of(SOUND, part)
+    assert (violation.path, violation.reason) == (path, Reason.NOT_SUPPORTED_YET)
+    assert violation.message == f"not supported yet; this version supports {supported}" + (
+        " in a job" if path == "resources.device_count" else ""
+    )
+
+
+def test_all_violations_are_reported_together() -> None:
+    parts = "priority: 200 optimizer { learning_rate: -1 } data { batch_size: 0 }"
+    found = violations_of(f"{MODEL} data {{ {TRAIN} }} {parts}")
+    assert {violation.path for violation in found} == {
+        "priority",
+        "optimizer.learning_rate",
+        "data.batch_size",
+        "data.target_column",
+    }
