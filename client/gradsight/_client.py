@@ -166,6 +166,7 @@ class JobHandle:
         kinds: Sequence[str] = (),
         mode: WatchMode = WatchMode.EVERY,
         on_gap: OnGap | None = None,
+        timeout: float | None = None,
     ) -> Iterator[JobEvent]:
         """Yields the job's events, history then live, until it has ended: in order, each once, none left out.
 
@@ -177,9 +178,18 @@ class JobHandle:
             mode: `WatchMode.LATEST` leaves out batches of steps when the reader is slow.
             on_gap: Called with every `Gap`. Without it, events that retention deleted raise WatchGap, and those that
                 mode LATEST leaves out are passed over.
+            timeout: Raises WaitTimeout after that many seconds. Default: none.
         """
         return self._iterate(
-            _watch.watch_job(self.job_id, self._patience, after=after, kinds=kinds, mode=mode, on_gap=on_gap)
+            _watch.watch_job(
+                self.job_id,
+                self._patience,
+                after=after,
+                kinds=kinds,
+                mode=mode,
+                on_gap=on_gap,
+                timeout=timeout,
+            )
         )
 
     def events(self, after: int = 0, *, kinds: Sequence[str] = ()) -> Iterator[JobEvent]:

@@ -11,13 +11,11 @@ from gradsight import _convert, _transfer
 from gradsight._effects import Compute, Emit, Operation
 from gradsight._enums import ArtifactKind, JobState
 from gradsight._errors import (
-    DeadlineExceeded,
     FieldViolation,
     InvalidRequest,
     InvalidSpec,
     JobCancelled,
     JobFailed,
-    WaitTimeout,
 )
 from gradsight._human import UPLOAD
 from gradsight._job import Job, JobResult
@@ -110,16 +108,12 @@ def list_events(job_id: str, patience: Patience, *, after: int, kinds: Sequence[
 
 def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[Job]:
     """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    started = time.monotonic()
     job = yield from get_job(job_id, patience)
     if job.done:
         return job
-    try:
-        yield from watch_job(
-            job_id, patience, after=job.last_sequence, kinds=("state_changed",), deadline=deadline
-        )
-    except DeadlineExceeded:
-        raise WaitTimeout(f"job {job_id} has not ended after {timeout:g} s; it goes on", job_id) from None
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+    yield from watch_job(job_id, patience, after=job.last_sequence, kinds=("state_changed",), timeout=left)
     return (yield from get_job(job_id, patience))
 
 

@@ -24,7 +24,7 @@ class Patience:
     """
 
     call_timeout: float = 10.0
-    call_attempts: int = 5
+    call_attempts: int = 6
     reconnect: float = 300.0
     first_pause: float = 0.1
     longest_pause: float = 2.0

@@ -58,7 +58,10 @@ def translate(error: grpc.RpcError, address: str) -> GradsightError:
             fields += [FieldViolation(each.field, each.description) for each in bad.field_violations]
     reason = info.reason if info.domain == DOMAIN else None
     if code == "UNAVAILABLE" and not reason:
-        text = f"no gradsight service answers at {address} ({text.splitlines()[0] if text else 'no reason given'})"
+        # gRPC nests its causes; the last one is the one that says something.
+        text = (
+            f"no gradsight service answers at {address} ({text.rsplit(': ', 1)[-1].lower() or code.lower()})"
+        )
     translated = error_for(code, reason, text or code, fields=fields, metadata=info.metadata)
     translated.__cause__ = None  # and so `raise … from None`, wherever it is raised
     return translated

@@ -14,6 +14,7 @@ from gradsight._errors import (
     GradsightError,
     ServiceUnreachable,
     Unavailable,
+    WaitTimeout,
     WatchGap,
 )
 from gradsight._events import Gap, JobEvent
@@ -84,11 +85,11 @@ def watch_job(
     kinds: Sequence[str] = (),
     mode: WatchMode = WatchMode.EVERY,
     on_gap: OnGap | None = None,
-    deadline: float | None = None,
+    timeout: float | None = None,
 ) -> Operation[None]:
     """Emits a job's events after a sequence, history then live, until the job has ended.
 
-    `deadline` is a point of `time.monotonic()`; raises DeadlineExceeded when it passes.
+    Raises WaitTimeout after `timeout` seconds, WatchGap when events are missing.
     """
     cursor = JobCursor(job_id, after, kinds, on_gap)
 
@@ -107,7 +108,13 @@ def watch_job(
             yield Emit(event)
         return cursor.done
 
-    yield from follow("WatchJob", request, take, patience, deadline)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        yield from follow("WatchJob", request, take, patience, deadline)
+    except DeadlineExceeded:
+        raise WaitTimeout(
+            f"job {job_id} has not ended after {round(timeout or 0, 1):g} s; it goes on", job_id
+        ) from None
 
 
 def watch_jobs(patience: Patience, *, after: str = "") -> Operation[None]:

@@ -152,10 +152,19 @@ class JobHandle:
         kinds: Sequence[str] = (),
         mode: WatchMode = WatchMode.EVERY,
         on_gap: OnGap | None = None,
+        timeout: float | None = None,
     ) -> AsyncIterator[JobEvent]:
         """Yields the job's events, history then live, until it has ended: in order, each once, none left out."""
         return self._driver.iterate(
-            _watch.watch_job(self.job_id, self._patience, after=after, kinds=kinds, mode=mode, on_gap=on_gap)
+            _watch.watch_job(
+                self.job_id,
+                self._patience,
+                after=after,
+                kinds=kinds,
+                mode=mode,
+                on_gap=on_gap,
+                timeout=timeout,
+            )
         )
 
     def events(self, after: int = 0, *, kinds: Sequence[str] = ()) -> AsyncIterator[JobEvent]:

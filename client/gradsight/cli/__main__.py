@@ -1,0 +1,5 @@
+"""`python -m gradsight.cli` is `gradsight`."""
+
+from gradsight.cli import main
+
+main()

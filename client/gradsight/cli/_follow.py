@@ -1,0 +1,110 @@
+"""Staying with a job until it ends: live on a terminal, in lines elsewhere, quietly on request."""
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import click
+
+from gradsight._enums import JobState
+from gradsight._events import JobEvent, StepsRecorded
+from gradsight._job import Job
+from gradsight.cli._lines import StepThrottle, event_line, outcome_line
+from gradsight.cli._outcome import Exit, outcome_of
+from gradsight.cli._verb import Session
+
+if TYPE_CHECKING:
+    from gradsight._client import JobHandle
+
+
+class View(Protocol):
+    """Something that shows a job's events; `sequence` is that of the newest one it shows."""
+
+    @property
+    def sequence(self) -> int:
+        """Sequence of the newest event that is shown."""
+
+    def take(self, event: JobEvent) -> None:
+        """Shows one more event."""
+
+
+def follow(
+    session: Session, handle: "JobHandle", *, quiet: bool = False, after: int = 0, timeout: float | None
+) -> Job:
+    """Returns the job once it has ended. Ctrl-C leaves the job alone, says how to come back and exits with 130."""
+    sequence = after
+    try:
+        if quiet:
+            return handle.wait(timeout)
+        with _view(session, handle, after) as view:
+            for event in handle.watch(view.sequence, timeout=timeout):
+                view.take(event)
+                sequence = view.sequence
+        return handle.get()
+    except KeyboardInterrupt:
+        _say_how_to_come_back(session, handle.job_id, sequence)
+        sys.exit(Exit.DETACHED)
+
+
+def conclude(session: Session, job: Job) -> Exit:
+    """Says how the job ended and returns the exit code."""
+    outcome = outcome_of(job.state)
+    if session.json:
+        return outcome
+    click.echo(outcome_line(job), err=outcome is not Exit.OK)
+    if outcome is Exit.OK:
+        click.echo(f"see it with      {session.command(f'show {job.job_id}')}", err=True)
+        click.echo(f"take it home by  {session.command(f'download {job.job_id}')}", err=True)
+    elif job.state is JobState.FAILED:
+        click.echo(f"see more with    {session.command(f'show {job.job_id}')}", err=True)
+    return outcome
+
+
+def on_terminal() -> bool:
+    """Returns whether stdout is a terminal that can be drawn on."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _view(session: Session, handle: "JobHandle", after: int) -> AbstractContextManager[View]:
+    if session.json or not on_terminal():
+        return _Lines(session, after)
+    from gradsight.cli._live import LiveView
+
+    return LiveView(handle)
+
+
+class _Lines:
+    """One line per event, in text or JSON."""
+
+    def __init__(self, session: Session, after: int) -> None:
+        self.sequence = after
+        self._session = session
+        self._throttle = StepThrottle()
+
+    def take(self, event: JobEvent) -> None:
+        self.sequence = event.sequence
+        if self._session.json:
+            self._session.line(event)
+        elif not isinstance(event.detail, StepsRecorded) or self._throttle.passes(event.detail):
+            click.echo(event_line(event))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+def _say_how_to_come_back(session: Session, job_id: str, sequence: int) -> None:
+    after = f" --after {sequence}" if sequence and not on_terminal() else ""
+    click.echo(f"\ndetached; job {job_id} goes on", err=True)
+    click.echo(f"  come back  {session.command(f'watch {job_id}{after}')}", err=True)
+    click.echo(f"  wait       {session.command(f'wait {job_id}')}", err=True)
+    click.echo(f"  end it     {session.command(f'cancel {job_id}')}", err=True)

@@ -1,0 +1,112 @@
+"""Events as lines, for pipes and logs."""
+
+from gradsight import _events as events
+from gradsight._enums import JobState, Severity, Split
+from gradsight._events import EvaluationCompleted, JobError, JobEvent, StepsRecorded
+from gradsight._job import Job
+from gradsight.cli._figures import clock, count, number, percent, size, span
+
+
+def event_line(event: JobEvent) -> str:
+    """Returns one line that says what happened."""
+    return f"{clock(event.record_time)}  {_text(event)}"
+
+
+def error_line(error: JobError) -> str:
+    """Returns an error as one line: reason, whose fault, where, what."""
+    where = f", field {error.field}" if error.field else ""
+    where += f", row {error.row}" if error.row else ""
+    return f"{error.reason} (fault: {error.fault}{where}): {error.message}"
+
+
+def evaluation_figures(evaluation: EvaluationCompleted) -> str:
+    """Returns an evaluation's error and loss."""
+    weighted = evaluation.weighted_error_ratio
+    extra = f" (weighted {percent(weighted)})" if abs(weighted - evaluation.error_ratio) > 1e-9 else ""
+    return f"error {percent(evaluation.error_ratio)}{extra}, loss {number(evaluation.loss)}"
+
+
+def outcome_line(job: Job) -> str:
+    """Returns how a job ended, in one line."""
+    took = f" in {span(job.end_time - job.create_time)}" if job.end_time and job.create_time else ""
+    if job.state is JobState.FAILED and job.error:
+        return f"job {job.job_id} failed{took}: {error_line(job.error)}"
+    line = f"job {job.job_id} {job.state}{took}"
+    if job.summary and job.summary.test:
+        line += f": test {evaluation_figures(job.summary.test)}"
+        if job.summary.baseline_test:
+            line += f"; baseline {evaluation_figures(job.summary.baseline_test)}"
+    return line
+
+
+class StepThrottle:
+    """Lets at most one line of steps through per second of training, so that a fast job does not flood a log."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def passes(self, steps: StepsRecorded) -> bool:
+        """Returns whether this batch of steps deserves a line."""
+        now = steps.last_step_time.timestamp() if steps.last_step_time else self._last + 1
+        if now - self._last < 1:
+            return False
+        self._last = now
+        return True
+
+
+def _text(event: JobEvent) -> str:
+    match event.detail:
+        case events.StateChanged() as changed:
+            why = f": {error_line(changed.error)}" if changed.error else ""
+            return f"{changed.state}{why or (f': {changed.message}' if changed.message else '')}"
+        case events.AttemptStarted() as started:
+            resumed = f", resumes after step {started.resumed_at_step:,}" if started.resumed_at_step else ""
+            return f"attempt {event.attempt} on {started.worker_id} ({started.device}){resumed}"
+        case events.DataPrepared() as data:
+            return _data(data)
+        case events.ModelBuilt() as model:
+            return (
+                f"model {model.architecture}: {count(model.parameters)} parameters in {len(model.layers)} layers, "
+                f"{model.total_steps:,} steps to take"
+            )
+        case StepsRecorded() as steps:
+            return _steps(steps)
+        case EvaluationCompleted() as evaluation:
+            whose = f" of baseline {evaluation.baseline_job_id}" if evaluation.baseline_job_id else ""
+            kept = ", best so far" if evaluation.kept and evaluation.split is Split.VALIDATION else ""
+            return f"{evaluation.split}{whose} at step {evaluation.step:,}: {evaluation_figures(evaluation)}{kept}"
+        case events.CheckpointSaved() as saved:
+            return f"checkpoint at step {saved.step:,} ({size(saved.artifact.size_bytes)}, {span(saved.seconds)})"
+        case events.ArtifactReady() as ready:
+            return f"file {ready.artifact.filename} ({size(ready.artifact.size_bytes)})"
+        case events.LogLine() as line:
+            return line.message if line.severity is Severity.INFO else f"{line.severity}: {line.message}"
+        case events.FindingOpened() | events.FindingUpdated() | events.FindingClosed() as about:
+            finding = about.finding
+            what = event.kind.removeprefix("finding_")
+            return f"finding {what}: {finding.kind} ({finding.severity}) in {finding.subject}: {finding.explanation}"
+        case events.MitigationApplied() as applied:
+            return f"repair applied after step {applied.step:,}: {applied.description}"
+        case events.MitigationReverted() as reverted:
+            return f"repair reverted after step {reverted.step:,}: {reverted.message}"
+
+
+def _data(data: events.DataPrepared) -> str:
+    rows = ", ".join(f"{part.rows:,} {part.split}" for part in data.splits)
+    line = f"data: {rows} rows, {len(data.classes)} classes"
+    if data.categories:
+        line += f", {len(data.categories)} categories"
+    if data.duplicate_rows:
+        line += f", {data.duplicate_rows:,} duplicates"
+    if data.leaked_rows:
+        line += f", {data.leaked_rows:,} held-out rows also in train"
+    return line
+
+
+def _steps(steps: StepsRecorded) -> str:
+    last = steps.first_step + len(steps.loss) - 1
+    bad = f"  {len(steps.nonfinite_steps)} non-finite" if steps.nonfinite_steps else ""
+    return (
+        f"step {last:,}  loss {number(steps.loss[-1])}  gradient norm {number(steps.gradient_norm[-1])}"
+        f"  learning rate {number(steps.learning_rate[-1])}{bad}"
+    )

@@ -1,0 +1,169 @@
+"""The live view of a run, on a terminal."""
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gradsight._enums import JobState
+from gradsight._errors import GradsightError
+from gradsight._events import JobEvent
+from gradsight.cli._figures import count, nonfinite, number, percent, span, sparkline
+from gradsight.cli._run import METRICS, Run, newest
+
+if TYPE_CHECKING:
+    from gradsight._client import JobHandle
+
+STATE_STYLES = {
+    JobState.QUEUED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.CANCELLING: "yellow",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+}
+_CURVE_WIDTH = 40
+
+
+class LiveView:
+    """Draws a run while its events come in; the last picture stays on the screen."""
+
+    def __init__(self, handle: "JobHandle", console: Console | None = None) -> None:
+        job = handle.get()
+        self._run = Run(job, handle.history(METRICS, max_points=300) if job.progress else ())
+        # Events come in on the caller's thread, pictures are drawn on the display's own.
+        self._lock = threading.Lock()
+        self._console = console or Console(highlight=False)
+        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=8)
+        self._stop = threading.Event()
+        self._poller = threading.Thread(target=self._ask_why_it_waits, args=(handle,), daemon=True)
+
+    @property
+    def sequence(self) -> int:
+        """Sequence of the newest event that is shown."""
+        return self._run.sequence
+
+    def take(self, event: JobEvent) -> None:
+        """Shows one more event."""
+        with self._lock:
+            self._run.take(event)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._poller.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._live.stop()
+
+    def _ask_why_it_waits(self, handle: "JobHandle") -> None:
+        """The reason for waiting is no event: it changes with the workers, so it has to be asked for."""
+        while not self._stop.wait(2):
+            if self._run.state is not JobState.QUEUED:
+                continue
+            try:
+                waiting = handle.get().waiting
+            except GradsightError:
+                continue
+            with self._lock:
+                self._run.waiting = waiting.message if waiting else self._run.waiting
+
+    def _draw(self) -> RenderableType:
+        with self._lock:
+            return draw(self._run, self._console.height)
+
+
+def draw(run: Run, height: int) -> RenderableType:
+    """Returns the picture of a run, not taller than `height` lines."""
+    parts: list[RenderableType] = [_head(run), _progress(run)]
+    if run.loss:
+        parts += [Text(), _curves(run)]
+    room = height - 12 - len(run.news)
+    if run.layers and room > 2:
+        parts += [Text(), _layers(run, room)]
+    if run.news:
+        parts += [Text(), *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in run.news)]
+    return Group(*parts)
+
+
+def _head(run: Run) -> Text:
+    head = Text(no_wrap=True, overflow="ellipsis")
+    if run.name:
+        head.append(f"{run.name}  ", style="bold")
+    head.append(f"{run.job_id}  ", style="dim" if run.name else "bold")
+    head.append(str(run.state), style=STATE_STYLES.get(run.state, ""))
+    if run.waiting:
+        head.append(f": {run.waiting}")
+    elif run.place:
+        head.append(f" on {run.place}", style="dim")
+        if run.attempt > 1:
+            head.append(f", attempt {run.attempt}", style="yellow")
+    return head
+
+
+def _progress(run: Run) -> RenderableType:
+    if not run.total_steps:
+        return Text("preparing …" if run.state is JobState.RUNNING else "", style="dim")
+    facts = [f"step {run.step:,}/{run.total_steps:,}", f"epoch {run.epoch:.1f}"]
+    if run.rows_per_second:
+        facts.append(f"{count(run.rows_per_second)} rows/s")
+    if run.seconds_left is not None and run.state is JobState.RUNNING:
+        facts.append(f"{span(run.seconds_left)} left")
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=run.total_steps, completed=run.step, width=_CURVE_WIDTH)
+    line.add_row(bar, f"{run.step / run.total_steps:>4.0%}", Text(" · ".join(facts), style="dim"))
+    return line
+
+
+def _curves(run: Run) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", min_width=18)
+    table.add_column(justify="right", min_width=9)
+    table.add_column(style="cyan", no_wrap=True, min_width=_CURVE_WIDTH)
+    table.add_column(style="dim")
+    rate = f"learning rate {number(run.learning_rate)}"
+    bad = nonfinite(run.nonfinite_steps) if run.nonfinite_steps else ""
+    table.add_row(
+        "loss", number(newest(run.loss)), sparkline([*run.loss], _CURVE_WIDTH), Text(bad, style="red")
+    )
+    norm = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
+    table.add_row("gradient norm", number(newest(run.gradient_norm)), norm, rate)
+    if run.validation:
+        best = f"best {percent(run.kept.error_ratio)} at step {run.kept.step:,}" if run.kept else ""
+        curve = sparkline([*run.error], _CURVE_WIDTH)
+        table.add_row("validation error", percent(run.validation.error_ratio), curve, best)
+    return table
+
+
+def _layers(run: Run, room: int) -> Table:
+    """Gradient norm by layer, on one logarithmic scale per layer; the first and last layers when not all have room."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=18, max_width=30, no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", min_width=9)
+    table.add_column(style="magenta", no_wrap=True, min_width=_CURVE_WIDTH)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_row(Text("gradient norm by layer", style="bold"))
+    layers, hidden = run.layers, 0
+    if len(layers) > room - 1:
+        half = max(1, (room - 2) // 2)
+        hidden = len(layers) - 2 * half
+    for place, layer in enumerate(layers):
+        if hidden and half <= place < half + hidden:
+            if place == half:
+                table.add_row(Text(f"… {hidden} more", style="dim"))
+            continue
+        norms = [*run.layer_norms.get(layer.path, ())]
+        curve = sparkline(norms, _CURVE_WIDTH, logarithmic=True)
+        table.add_row(layer.path, number(newest(norms)) if norms else "–", curve, layer.kind)
+    return table

@@ -1,0 +1,255 @@
+"""A job on one page, and the service at a glance."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradsight._enums import WorkerState
+from gradsight._errors import GradsightError
+from gradsight._events import CategoryEvaluation
+from gradsight._job import Job, JobSummary
+from gradsight._records import ServerInfo, Worker
+from gradsight.cli._figures import (
+    bar,
+    clock,
+    count,
+    date,
+    nonfinite,
+    number,
+    percent,
+    points,
+    size,
+    span,
+    sparkline,
+)
+from gradsight.cli._follow import on_terminal
+from gradsight.cli._lines import error_line, evaluation_figures
+from gradsight.cli._live import STATE_STYLES
+from gradsight.cli._run import METRICS, Run
+
+if TYPE_CHECKING:
+    from gradsight._client import JobHandle
+
+_CURVE_WIDTH = 24
+_SHOWN_CATEGORIES = 20
+
+
+def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> None:
+    """Prints the page of a job; curves come from its history where the service has one."""
+    try:
+        curves = handle.history(METRICS, max_points=200) if job.progress else ()
+    except GradsightError:
+        curves = ()
+    run = Run(job, curves)
+    # In a pipe nobody wraps lines by hand: wide enough for every table.
+    console = console or Console(highlight=False, width=None if on_terminal() else 120)
+    sections = [_facts(job, run), *_problems(job)]
+    if job.summary:
+        sections += [_categories(job.summary), _layers(job.summary, run)]
+    sections += [_attempts(job), _files(job)]
+    console.print(_head(job))
+    for section in filter(None, sections):
+        console.print()
+        console.print(section)
+
+
+def print_service(address: str, info: ServerInfo, workers: Sequence[Worker]) -> None:
+    """Prints what the service is and who works for it."""
+    console = Console(highlight=False, width=None if on_terminal() else 120)
+    console.print(Text.assemble(("gradsight ", "bold"), (info.version, "bold"), f" at {address}"))
+    if info.architectures:
+        console.print(
+            f"models {', '.join(info.architectures)} · optimizers {', '.join(info.optimizers)}", style="dim"
+        )
+    console.print()
+    if not workers:
+        console.print(
+            "no workers: jobs wait until one starts (`gradsight worker --device cpu`)", style="yellow"
+        )
+        console.print()
+        return
+    table = _table("worker", "queue", "device", "state", "job", "since")
+    for worker in workers:
+        style = {WorkerState.IDLE: "green", WorkerState.BUSY: "cyan"}.get(worker.state, "yellow")
+        device = f"{worker.device} ({worker.device_name})" if worker.device_name else worker.device
+        since = date(worker.start_time)
+        state = Text(worker.state, style=style)
+        table.add_row(worker.worker_id, worker.queue, device, state, worker.job_id or "–", since)
+    console.print(table)
+    console.print()
+
+
+def _head(job: Job) -> RenderableType:
+    took = job.end_time - job.start_time if job.end_time and job.start_time else None
+    head = Text.assemble(
+        (f"{job.name}  " if job.name else "", "bold"),
+        (f"{job.job_id}  ", "dim" if job.name else "bold"),
+        (job.state.upper(), f"bold {STATE_STYLES.get(job.state, '')}"),
+    )
+    if took:
+        head.append(f" in {span(took)}")
+    if job.waiting:
+        place = f", place {job.waiting.position}" if job.waiting.position else ""
+        head.append(f": {job.waiting.message or job.waiting.reason}{place}")
+    facts = [
+        _model_name(job),
+        f"queue {job.spec.get('queue', 'default')}",
+        f"created {date(job.create_time)}",
+    ]
+    facts += [f"{name}={value}" for name, value in sorted(job.spec.get("labels", {}).items())]
+    return Text("\n").join([head, Text(" · ".join(facts), style="dim")])
+
+
+def _facts(job: Job, run: Run) -> Table | None:
+    progress, summary = job.progress, job.summary
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", min_width=11)
+    table.add_column()
+    if progress:
+        line = f"{progress.step:,} of {progress.total_steps:,} steps · epoch {progress.epoch:.1f}"
+        line += f" · {count(progress.samples_per_second)} rows/s" if progress.samples_per_second else ""
+        line += f" · {span(progress.remaining)} left" if progress.remaining and not job.done else ""
+        table.add_row("progress", line)
+    if summary:
+        _add_figures(table, summary, run)
+    return table if table.row_count else None
+
+
+def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
+    if summary.train_loss is not None:
+        table.add_row("loss", _with_curve(number(summary.train_loss), sparkline([*run.loss], _CURVE_WIDTH)))
+    if summary.gradient_norm is not None:
+        facts = [f"norm {number(summary.gradient_norm)}", f"learning rate {number(summary.learning_rate)}"]
+        facts += [f"gain ratio {number(summary.gain_ratio)}"] if summary.gain_ratio is not None else []
+        curve = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
+        table.add_row("gradients", _with_curve(" · ".join(facts), curve))
+    if summary.nonfinite_steps:
+        table.add_row(
+            "", Text(f"{summary.nonfinite_steps} steps were not finite and changed nothing", style="red")
+        )
+    if summary.validation:
+        line = Text(f"{evaluation_figures(summary.validation)} at step {summary.validation.step:,}")
+        if summary.kept and summary.kept.step != summary.validation.step:
+            line.append(f" · kept step {summary.kept.step:,}: {evaluation_figures(summary.kept)}")
+        table.add_row("validation", line)
+    if summary.test:
+        line = Text(f"{evaluation_figures(summary.test)} over {summary.test.examples:,} rows")
+        if summary.baseline_test:
+            line.append(f" · baseline {percent(summary.baseline_test.error_ratio)} ")
+            line.append(*_change(summary.baseline_test.error_ratio, summary.test.error_ratio))
+            line.append(" points")
+        table.add_row("test", line)
+
+
+def _with_curve(figure: str, curve: str) -> Text:
+    return Text.assemble(figure, "  ", (curve, "cyan"))
+
+
+def _problems(job: Job) -> list[RenderableType]:
+    return [Text(error_line(job.error), style="red")] if job.error else []
+
+
+def _categories(summary: JobSummary) -> Table | None:
+    """Held-out error by category: on test where it was read, before and after where there is a baseline."""
+    evaluation = summary.test or summary.kept or summary.validation
+    if evaluation is None or not evaluation.categories:
+        return None
+    before = (
+        {each.category: each for each in summary.baseline_test.categories} if summary.baseline_test else {}
+    )
+    columns = ["category", "rows>", "errors>", f"{evaluation.split} error>"]
+    table = _table(*columns, *(["baseline>", "change>"] if before else []), "")
+    largest = max(each.error_ratio for each in evaluation.categories)
+    for each in evaluation.categories[:_SHOWN_CATEGORIES]:
+        earlier = before.get(each.category)
+        cells: list[Any] = [
+            each.category,
+            f"{each.examples:,}",
+            f"{each.errors:,}",
+            percent(each.error_ratio),
+        ]
+        if before:
+            cells += [percent(earlier.error_ratio) if earlier else "–", _category_change(earlier, each)]
+        table.add_row(*cells, Text(bar(each.error_ratio, largest, 16), style="cyan"))
+    rest = len(evaluation.categories) - _SHOWN_CATEGORIES
+    if rest > 0:
+        table.add_row(Text(f"… {rest} more in --format json", style="dim"))
+    return table
+
+
+def _category_change(before: CategoryEvaluation | None, after: CategoryEvaluation) -> Text:
+    return Text(*_change(before.error_ratio, after.error_ratio)) if before else Text("–")
+
+
+def _change(before: float, after: float) -> tuple[str, str]:
+    """Returns the change in percentage points and its colour: less error is green."""
+    difference = after - before
+    return points(difference), "green" if difference < 0 else "red" if difference > 0 else "dim"
+
+
+def _layers(summary: JobSummary, run: Run) -> Table | None:
+    if not summary.layers:
+        return None
+    probe = summary.probe
+    table = _table("layer", "kind", "parameters>", "gradient norm>", "", "over time", "update/weight>")
+    norms = probe.layer_gradient_norm if probe else ()
+    largest = max((norm for norm in norms if norm < float("inf")), default=0.0)
+    for layer in summary.layers:
+        norm = norms[layer.index] if layer.index < len(norms) else None
+        ratios = probe.layer_update_ratio if probe else ()
+        table.add_row(
+            layer.path,
+            Text(layer.kind, style="dim"),
+            count(layer.parameters),
+            number(norm),
+            Text(bar(norm or 0.0, largest, 10), style="magenta"),
+            Text(sparkline([*run.layer_norms[layer.path]], _CURVE_WIDTH, logarithmic=True), style="magenta"),
+            number(ratios[layer.index]) if layer.index < len(ratios) else "–",
+        )
+    return table
+
+
+def _attempts(job: Job) -> Table | None:
+    if not job.attempts:
+        return None
+    table = _table("attempt>", "worker", "device", "started", "ended", "from step>", "")
+    for attempt in job.attempts:
+        why = Text(error_line(attempt.error), style="yellow") if attempt.error else Text()
+        table.add_row(
+            str(attempt.number),
+            attempt.worker_id,
+            attempt.device,
+            clock(attempt.start_time),
+            clock(attempt.end_time) if attempt.end_time else "–",
+            f"{attempt.resumed_at_step:,}",
+            why,
+        )
+    return table
+
+
+def _files(job: Job) -> Table | None:
+    if not job.result:
+        return None
+    table = _table("file", "size>", "digest")
+    for artifact in job.result:
+        table.add_row(
+            artifact.filename, size(artifact.size_bytes), Text(artifact.digest[:19] + "…", style="dim")
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Returns a table without lines; a column whose name ends in `>` is flush right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        right = column.endswith(">")
+        table.add_column(column.removesuffix(">"), justify="right" if right else "left", no_wrap=column != "")
+    return table
+
+
+def _model_name(job: Job) -> str:
+    model = job.spec.get("model", "")
+    return model if isinstance(model, str) else next(iter(model), "")

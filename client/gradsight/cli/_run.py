@@ -1,0 +1,113 @@
+"""A run as the live view shows it: a job and its curves so far, kept up to date by its events."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from gradsight import _events as events
+from gradsight._enums import JobState, Split
+from gradsight._events import EvaluationCompleted, JobEvent, Layer, StepsRecorded
+from gradsight._job import Job
+from gradsight._records import Series
+from gradsight.cli._lines import event_line
+
+METRICS = ("loss", "gradient_norm", "validation_error_ratio", "layer_gradient_norm")
+_CURVE_POINTS = 600
+
+
+class Run:
+    """What is known of a run. Curves hold the newest 600 points; `sequence` is that of the newest event in it."""
+
+    def __init__(self, job: Job, curves: Sequence[Series]) -> None:
+        progress, summary = job.progress, job.summary
+        self.job_id, self.name = job.job_id, job.name
+        self.state = job.state
+        self.waiting = job.waiting.message if job.waiting else ""
+        self.sequence = job.last_sequence
+        self.attempt = job.attempts[-1].number if job.attempts else 0
+        self.place = f"{job.attempts[-1].device} of {job.attempts[-1].worker_id}" if job.attempts else ""
+        self.step = progress.step if progress else 0
+        self.total_steps = progress.total_steps if progress else 0
+        self.steps_per_epoch = 0
+        self.epoch = progress.epoch if progress else 0.0
+        self.rows_per_second = progress.samples_per_second if progress else 0.0
+        self.seconds_left = progress.remaining.total_seconds() if progress and progress.remaining else None
+        self.learning_rate = summary.learning_rate if summary else None
+        self.nonfinite_steps = summary.nonfinite_steps if summary else 0
+        self.gain_ratio = summary.gain_ratio if summary else None
+        self.validation = summary.validation if summary else None
+        self.kept = summary.kept if summary else None
+        self.layers: tuple[Layer, ...] = summary.layers if summary else ()
+        self.loss = _curve(curves, "loss")
+        self.gradient_norm = _curve(curves, "gradient_norm")
+        self.error = _curve(curves, "validation_error_ratio")
+        self.layer_norms = {
+            layer.path: _curve(curves, "layer_gradient_norm", layer.path) for layer in self.layers
+        }
+        self.news: deque[str] = deque(maxlen=4)
+        self._pace: deque[tuple[float, int, int]] = deque(maxlen=20)
+
+    def take(self, event: JobEvent) -> None:
+        """Brings the run up to date."""
+        self.sequence = event.sequence
+        match event.detail:
+            case StepsRecorded() as steps:
+                self._steps(steps)
+            case EvaluationCompleted(split=Split.VALIDATION, baseline_job_id=None) as evaluation:
+                self._evaluation(evaluation)
+            case events.StateChanged() as changed:
+                self.state = changed.state
+                self.waiting = changed.message or "" if changed.state is JobState.QUEUED else ""
+            case events.AttemptStarted() as started:
+                self._attempt(event.attempt, started)
+            case events.ModelBuilt() as model:
+                self.layers, self.total_steps = model.layers, model.total_steps
+                self.steps_per_epoch = model.steps_per_epoch
+                for layer in model.layers:
+                    self.layer_norms.setdefault(layer.path, deque(maxlen=_CURVE_POINTS))
+        if not isinstance(event.detail, StepsRecorded | EvaluationCompleted | events.ArtifactReady):
+            self.news.append(event_line(event))
+
+    def _steps(self, steps: StepsRecorded) -> None:
+        self.step = steps.first_step + len(steps.loss) - 1
+        self.loss.extend(steps.loss)
+        self.gradient_norm.extend(steps.gradient_norm)
+        self.learning_rate = steps.learning_rate[-1]
+        self.nonfinite_steps += len(steps.nonfinite_steps)
+        for probe in steps.probes:
+            self.gain_ratio = probe.gain_ratio if probe.gain_ratio is not None else self.gain_ratio
+            for layer, norm in zip(self.layers, probe.layer_gradient_norm, strict=False):
+                self.layer_norms[layer.path].append(norm)
+        if self.steps_per_epoch:
+            self.epoch = self.step / self.steps_per_epoch
+        self._measure_pace(steps)
+
+    def _measure_pace(self, steps: StepsRecorded) -> None:
+        """Throughput and time to go, over the last batches, by the run's own clock, so that a replay shows the same."""
+        self._pace.append((steps.training_seconds, steps.samples_total, self.step))
+        seconds, rows, taken = (new - old for new, old in zip(self._pace[-1], self._pace[0], strict=True))
+        if seconds > 0 and taken > 0:
+            self.rows_per_second = rows / seconds
+            self.seconds_left = max(0, self.total_steps - self.step) * seconds / taken
+
+    def _evaluation(self, evaluation: EvaluationCompleted) -> None:
+        self.validation = evaluation
+        self.epoch = evaluation.epoch
+        self.error.append(evaluation.error_ratio)
+        if evaluation.kept:
+            self.kept = evaluation
+
+    def _attempt(self, number: int, started: events.AttemptStarted) -> None:
+        self.attempt, self.step = number, started.resumed_at_step
+        self.place = f"{started.device} of {started.worker_id}"
+        self._pace.clear()
+
+
+def _curve(curves: Sequence[Series], metric: str, layer: str | None = None) -> deque[float]:
+    found = next((series.values for series in curves if (series.metric, series.layer) == (metric, layer)), ())
+    return deque(found, maxlen=_CURVE_POINTS)
+
+
+def newest(values: Sequence[float] | deque[float]) -> float:
+    """Returns a curve's newest value, NaN when it has none."""
+    return values[-1] if values else math.nan

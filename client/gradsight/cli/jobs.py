@@ -1,0 +1,151 @@
+"""`gradsight jobs`, `show`, `wait` and `cancel`: one look at many jobs, or at one."""
+
+import datetime
+from collections.abc import Sequence
+from itertools import islice
+
+import click
+
+from gradsight._enums import JobState
+from gradsight._job import Job
+from gradsight.cli._figures import date, number, percent, span
+from gradsight.cli._follow import conclude, follow
+from gradsight.cli._lines import event_line
+from gradsight.cli._outcome import Exit
+from gradsight.cli._verb import Assignment, Duration, Session, option, verb
+
+_STATES = [state.value for state in JobState if state is not JobState.UNKNOWN]
+_COLORS = {
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.RUNNING: "cyan",
+}
+
+
+@verb
+@option("--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these states; repeat it.")
+@option("--label", "labels", multiple=True, type=Assignment(), help="Only jobs with this label; repeat it.")
+@option("--name", default="", help="Only jobs of this name.")
+@option("--queue", default="", help="Only jobs of this queue.")
+@option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most that many.")
+@option("--follow", is_flag=True, help="Instead: the state changes of all jobs from now on, until Ctrl-C.")
+def jobs(
+    session: Session,
+    states: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    name: str,
+    queue: str,
+    limit: int,
+    follow: bool,
+) -> int:
+    """List jobs, newest first."""
+    with session.client() as client:
+        if follow:
+            for change in client.watch_jobs():
+                if session.json:
+                    session.line(change)
+                else:
+                    click.echo(f"{change.job_id}  {change.name}  {event_line(change.event)}")
+            return Exit.OK
+        found = list(islice(client.jobs(states=states, labels=dict(labels), name=name, queue=queue), limit))
+    if session.json:
+        for job in found:
+            session.line(job)
+    elif found:
+        _table(found)
+    else:
+        click.echo("no jobs", err=True)
+    return Exit.OK
+
+
+@verb
+@click.argument("job_id", metavar="[JOB]", default="")
+def show(session: Session, job_id: str) -> int:
+    """Show a job on one page; without a job, the service at a glance."""
+    with session.client() as client:
+        if job_id:
+            job = client.job(job_id).get()
+            if session.json:
+                session.document(job)
+                return Exit.OK
+            from gradsight.cli._page import print_job
+
+            print_job(job, client.job(job_id))
+            return Exit.OK
+        info, workers, newest = client.server_info(), list(client.workers()), list(islice(client.jobs(), 10))
+    if session.json:
+        session.document({"service": info, "workers": workers, "jobs": newest})
+        return Exit.OK
+    from gradsight.cli._page import print_service
+
+    print_service(client.address, info, workers)
+    if newest:
+        _table(newest)
+    return Exit.OK
+
+
+@verb
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@option("--timeout", type=Duration(), help="Exit 5 after this time, 30m say; the jobs go on.")
+def wait(session: Session, job_ids: tuple[str, ...], timeout: float | None) -> int:
+    """Wait for jobs to end.
+
+    The exit code is the outcome: 0 all succeeded, 1 one failed, 3 one was cancelled, 5 timeout.
+    """
+    outcomes = set()
+    with session.client() as client:
+        for job_id in job_ids:
+            job = follow(session, client.job(job_id), quiet=True, timeout=timeout)
+            if session.json:
+                session.line(job)
+            outcomes.add(conclude(session, job))
+    return next(code for code in (Exit.FAILED, Exit.CANCELLED, Exit.OK) if code in outcomes)
+
+
+@verb
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+def cancel(session: Session, job_ids: tuple[str, ...]) -> int:
+    """Ask jobs to end. A running job ends within seconds; `gradsight wait` tells when."""
+    with session.client() as client:
+        for job_id in job_ids:
+            job = client.job(job_id).cancel()
+            if session.json:
+                session.line(job)
+            else:
+                click.echo(f"job {job.job_id} is {job.state}")
+    return Exit.OK
+
+
+def _table(found: Sequence[Job]) -> None:
+    """Prints one aligned row per job; plain enough for `cut` and `awk`, coloured on a terminal."""
+    header = ("JOB", "NAME", "STATE", "PROGRESS", "LOSS", "ERROR", "CREATED", "TOOK")
+    rows = [header, *(_row(job) for job in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row, job in zip(rows, (None, *found), strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if job is None:
+            cells = [click.style(cell, dim=True) for cell in cells]
+        else:
+            cells[2] = click.style(cells[2], fg=_COLORS.get(job.state))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    state: str = job.state
+    if job.waiting:
+        state += f" ({job.waiting.reason.replace('_', ' ')})"
+    progress, summary = job.progress, job.summary
+    done = f"{progress.step / progress.total_steps:.0%}" if progress and progress.total_steps else "–"
+    evaluation = summary and (summary.test or summary.validation)
+    end = job.end_time or datetime.datetime.now(datetime.UTC)
+    return (
+        job.job_id,
+        job.name or "–",
+        state,
+        done,
+        number(summary.train_loss if summary else None),
+        percent(evaluation.error_ratio) if evaluation else "–",
+        date(job.create_time),
+        span(end - job.start_time) if job.start_time else "–",
+    )

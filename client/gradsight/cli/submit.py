@@ -1,0 +1,143 @@
+"""`gradsight submit` and `gradsight validate`: a spec from a file, from flags, or from both, where flags win."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gradsight import JobSpec, NotSupportedYet, load_spec
+from gradsight.cli._follow import conclude
+from gradsight.cli._follow import follow as follow_job
+from gradsight.cli._outcome import Exit
+from gradsight.cli._verb import Assignment, Duration, Session, option, verb
+
+
+def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(
+        [
+            option(
+                "-f", "--file", metavar="SPEC", type=click.Path(dir_okay=False), help="Spec in YAML or JSON."
+            ),
+            option("--model", metavar="NAME", help="Model: mlp or text_classifier."),
+            option("--train", metavar="FILE", help="Rows to learn from: CSV or JSON Lines."),
+            option(
+                "--validation", metavar="FILE", help="Rows that choose the checkpoint. Default: split off."
+            ),
+            option("--test", metavar="FILE", help="Rows that judge the result, once. Default: split off."),
+            option("--target", metavar="COLUMN", help="Column with the expected output."),
+            option("--text", metavar="COLUMN", help="The one column that a text model reads."),
+            option(
+                "--input",
+                "inputs",
+                metavar="COLUMN",
+                multiple=True,
+                help="Column that the model reads; repeat it.",
+            ),
+            option("--category", metavar="COLUMN", help="Column by which error is broken down."),
+            option(
+                "--impact",
+                "impacts",
+                multiple=True,
+                type=Assignment(float),
+                help="How much errors in a category count; repeat it.",
+            ),
+            option("--id", metavar="COLUMN", help="Column with a row's own id."),
+            option("--baseline", metavar="JOB", help="Earlier job to judge on the same test rows."),
+            option("--epochs", type=int, help="Passes over the training rows."),
+            option("--steps", type=int, help="Optimizer steps, instead of epochs."),
+            option("--batch-size", type=int, help="Rows in one optimizer step."),
+            option("--learning-rate", type=float, help="Largest learning rate."),
+            option("--seed", type=int, help="Seed of everything random."),
+            option("--name", help="Name of the job, stable over the weeks."),
+            option(
+                "--label", "labels", multiple=True, type=Assignment(), help="Label for filtering; repeat it."
+            ),
+            option("--queue", help="Queue to wait in."),
+        ]
+    ):
+        function = decorate(function)
+    return function
+
+
+@verb
+@_spec_options
+@option("--request-id", metavar="ID", help="Makes submitting again safe: same id and spec, same job.")
+@option("--follow", is_flag=True, help="Show the job live until it ends. Ctrl-C detaches, the job goes on.")
+@option("--wait", is_flag=True, help="Wait until the job ends, quietly.")
+@option(
+    "--timeout",
+    type=Duration(),
+    help="With --follow or --wait: exit 5 after this time, 30m say; the job goes on.",
+)
+@option("--require", metavar="CONDITION", multiple=True, help="Condition on the result. Not supported yet.")
+def submit(
+    session: Session,
+    request_id: str | None,
+    follow: bool,
+    wait: bool,
+    timeout: float | None,
+    require: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Submit a job.
+
+    Model, train and target are enough; flags win over the spec file. Prints the job's id; with --follow or --wait the
+    exit code is the outcome: 0 succeeded, 1 failed, 3 cancelled, 5 timeout.
+
+    \b
+      gradsight submit --model text_classifier --train tickets.csv --text message --target intent --follow
+      gradsight submit -f job.yaml --baseline LAST_WEEKS_JOB --wait --timeout 2h
+    """  # noqa: D301 (click reads the backspace)
+    if require:
+        raise NotSupportedYet(
+            "--require is not supported yet; compare test and baseline_test of `gradsight show`"
+        )
+    if timeout is not None and not (follow or wait):
+        raise click.UsageError(
+            "--timeout needs --follow or --wait; a job's own limit is budget.timeout in its spec"
+        )
+    spec = _spec(**options)
+    with session.client() as client:
+        handle = client.submit(spec, request_id=request_id)
+        if follow or wait:
+            click.echo(f"job {handle.job_id}", err=True)
+            job = follow_job(session, handle, quiet=not follow, timeout=timeout)
+            if session.json and not follow:
+                session.document(job)
+            return conclude(session, job)
+        if session.json:
+            session.document(handle.get())
+        else:
+            click.echo(handle.job_id)
+            click.echo(f"follow it with `{session.command(f'watch {handle.job_id}')}`", err=True)
+        return Exit.OK
+
+
+@verb
+@_spec_options
+def validate(session: Session, **options: Any) -> int:
+    """Check a spec without creating anything.
+
+    Takes what submit takes and prints the spec with the defaults filled in. Files it names are uploaded, since their
+    headers are checked too.
+    """
+    spec = _spec(**options)
+    with session.client() as client:
+        filled = client.validate(spec)
+    if session.json:
+        session.document(filled)
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(dict(filled), sort_keys=False, allow_unicode=True), nl=False)
+        click.echo("the spec is valid", err=True)
+    return Exit.OK
+
+
+def _spec(file: str | None, **options: Any) -> JobSpec:
+    pairs = {name: dict(options.pop(name)) or None for name in ("labels", "impacts")}
+    inputs = list(options.pop("inputs")) or None
+    given: Any = {
+        name: value for name, value in {**options, **pairs, "inputs": inputs}.items() if value is not None
+    }
+    return load_spec(file, **given) if file else JobSpec(**given)
