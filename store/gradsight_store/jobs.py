@@ -1,7 +1,6 @@
 """Jobs as clients see them: create, read, list, cancel."""
 
 import base64
-import binascii
 import re
 import secrets
 import time
@@ -220,7 +219,7 @@ def _parse_token(token: str) -> str:
         return ""
     try:
         job_id = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         job_id = ""
     if not _JOB_ID.fullmatch(job_id):
         raise ValueError(f"page_token: got {token[:80]!r}, allowed: the token of an earlier page, or none")
