@@ -18,7 +18,7 @@ from gradsight_store import artifact_records, attempts
 from gradsight_store.artifacts import Artifacts
 from gradsight_store.errors import StoreUnavailable
 from gradsight_store.operations import Answer, JobRef, new_operation_id
-from gradsight_store.projection import JobProjection
+from gradsight_store.projection import JobProjection, apply_event
 from gradsight_store.records import Changed
 from gradsight_store.settings import StoreSettings
 from gradsight_store.store import Store
@@ -42,6 +42,7 @@ from gradsight_worker.training.channel import (
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
 
 _HURRY_S = 0.1
+_DELETIONS_PATIENCE_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Attempt:
         self._artifacts = Artifacts(settings.artifacts)
         self._selector = selectors.DefaultSelector()
         self._errands = Errands(self._selector)
+        self._deletions = Errands(self._selector)
         self._trainer: processes.Child | None = None
         self._channel: AttemptChannel | None = None
         self._heard_at: float | None = None  # None while nothing is expected of the trainer
@@ -98,8 +100,9 @@ class Attempt:
             _log.warning("attempt given up: %s", error)
         finally:
             self._lease.end()
-            self._errands.drop()
             self._kill_trainer()
+            self._errands.drop()
+            self._deletions.finish(_DELETIONS_PATIENCE_S)
 
     def _turn(self) -> None:
         """Wait for the next thing to happen and deal with it."""
@@ -153,7 +156,10 @@ class Attempt:
 
     def _begin(self, claim: attempts.Claim, claimed_at: float) -> None:
         self._record, self._number = claim.record, claim.attempt
-        self._outbox = Outbox(self._store, self._ref, self._term, JobProjection(claim.record.job))
+        figures = JobProjection(claim.record.job)
+        started = event_pb2.AttemptStarted(resumed_at_step=claim.resumed_at_step)  # the store has told of it
+        apply_event(figures, event_pb2.JobEvent(attempt_started=started))
+        self._outbox = Outbox(self._store, self._ref, self._term, figures)
         self._lease = Lease(
             self._store,
             self._ref,
@@ -345,7 +351,7 @@ class Attempt:
     def _forgetting(self, artifact: artifact_pb2.Artifact) -> Write:
         def delete(unused: bool) -> None:
             if unused:
-                self._errands.add(
+                self._deletions.add(
                     lambda: self._artifacts.delete(self._ref.tenant, artifact.digest), self._file_deleted
                 )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -55,25 +57,35 @@ class Errands:
             self._running = None
         self._go_on()
 
+    def finish(self, patience_s: float) -> None:
+        """Wait until nothing is left to do; after `patience_s` drop the rest."""
+        deadline = time.monotonic() + patience_s
+        while self._running is not None and (remaining := deadline - time.monotonic()) > 0:
+            if select.select([self._running], [], [], remaining)[0]:
+                self._selector.get_key(self._running).data()
+        self.drop()
+
     def _go_on(self) -> None:
         if self._running is not None:
             return
         if self._waiting:
             work, done = self._waiting.popleft()
-            errand = self._running = Errand(work)
-            self._selector.register(errand, selectors.EVENT_READ, lambda: self._readable(errand, done))
+            self._running = Errand(work)
+            self._selector.register(self._running, selectors.EVENT_READ, self._receiver(self._running, done))
         elif self._when_idle is not None:
             then, self._when_idle = self._when_idle, None
             then()
 
-    def _readable(self, errand: Errand, done: Callable[[Errand], None]) -> None:
-        if errand is not self._running:
-            return  # dropped by what else happened in the same turn
-        if errand.take():
-            self._selector.unregister(errand)
-            self._running = None
-            done(errand)
-            self._go_on()
+    def _receiver(self, errand: Errand, done: Callable[[Errand], None]) -> Callable[[], None]:
+        def receive() -> None:
+            # It may have been dropped by what else happened in the same turn of the loop.
+            if errand is self._running and errand.take():
+                self._selector.unregister(errand)
+                self._running = None
+                done(errand)
+                self._go_on()
+
+        return receive
 
 
 class Errand:

@@ -34,6 +34,7 @@ from gradsight_store.transport import AttemptJob, AttemptQueue, parse_message, q
 from gradsight_worker import failures, processes
 from gradsight_worker.attempt import Attempt, AttemptSettings
 from gradsight_worker.lease import FENCED_ITSELF
+from gradsight_worker.logs import log_as_json
 from gradsight_worker.metrics import Report
 
 RENEWALS_PER_LEASE = 5
@@ -94,6 +95,7 @@ class Supervisor(Worker):
         signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self._store.run(workers.register_worker(self._settings.offer))
         self.register_birth()  # type: ignore[no-untyped-call]
+        self._settings.ready()
         _log.info(
             "worker ready", extra={"queue": self._settings.offer.queue, "device": self._settings.offer.device}
         )
@@ -152,7 +154,7 @@ class Supervisor(Worker):
         status = self._bury(horse)
         self._horse_pid = 0
         log.info("attempt's process %s", processes.describe_exit(status))
-        self._settings.attempt.scratch.remove(job.id)
+        self._settings.attempt.scratch.remove(_scratch_name(ref, term))
         self._settle(job.id, ref, term, status)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
@@ -234,9 +236,9 @@ class Supervisor(Worker):
         return 0
 
     def _attempt(self, ref: JobRef, term: int) -> None:
-        settings = self._settings.attempt
-        name = f"{ref.job_id}.{term}"
-        Attempt(settings, ref, term, name).run()
+        """What an AttemptJob performs, in the horse."""
+        log_as_json(worker_id=self.name, job_id=ref.job_id)
+        Attempt(self._settings.attempt, ref, term, _scratch_name(ref, term)).run()
 
     def _watch(self, horse: processes.Child) -> None:
         """Wait for the attempt's end, renewing the lease and passing stop signals on."""
@@ -320,3 +322,7 @@ class Supervisor(Worker):
     def _renew_if_due(self) -> None:
         if time.monotonic() >= self._renew_at:
             self.heartbeat()
+
+
+def _scratch_name(ref: JobRef, term: int) -> str:
+    return f"{ref.tenant}.{ref.job_id}.{term}"
