@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -24,6 +24,8 @@ from torch import nn
 from gradsight_models.architectures import build_model, preprocessing_from_json
 from gradsight_models.labels import LabelNames
 from gradsight_models.preprocessing import Preprocessing
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 RESULT_FILES = ("weights.safetensors", "model.json", "preprocessing.json", "labels.json", "manifest.json")
