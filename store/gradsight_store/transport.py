@@ -89,15 +89,18 @@ class AttemptQueue(Queue):
 
     @classmethod
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
-        """As RQ does it; what cannot be read is taken out of the intermediate list and replaced by a harmless id."""
-        popped = super().lmove(connection, queue_key, timeout)
+        """Pop an entry. What cannot be read is replaced by an id that names nothing.
+
+        No intermediate list, unlike RQ: an assignment that nobody claims lapses and is handed out again, so
+        nothing is lost with a worker that dies here.
+        """
+        popped = cls.lpop([queue_key], timeout, connection=connection)
         if popped is None:
             return None
         key, entry = popped
         try:
             parse_message(entry.decode())
         except ValueError:  # a UnicodeDecodeError is one
-            connection.lrem(cls(_name(queue_key), connection=connection).intermediate_queue_key, 1, entry)
             return key, _UNPARSABLE
         return popped
 
@@ -125,7 +128,3 @@ def enqueue_attempt(worker_id: str, ref: JobRef, term: int) -> Operation[None]:
 def rq_connection(settings: StoreSettings) -> redis.Redis:
     """A client for RQ alone: it does not send commands again; RQ raises its socket timeout above its blocking reads."""
     return redis.Redis(**client_arguments(settings, Retry(no_backoff(), 0)))
-
-
-def _name(queue_key: str) -> str:
-    return queue_key.removeprefix(Queue.redis_queue_namespace_prefix)
