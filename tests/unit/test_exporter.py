@@ -1,0 +1,104 @@
+"""The exporter's lines: what a job's record becomes, and that every family is documented."""
+
+import math
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gradsight.v1 import job_pb2, state_pb2
+from gradsight_service.exporter import fleet_families, page
+from gradsight_service.exporter.exposition import Family, labelled, number, sample
+from gradsight_service.exporter.fleet_families import fleet_lines
+from gradsight_service.exporter.job_families import FAMILIES, job_lines
+from gradsight_store.figures import WAIT_BUCKETS_S, FleetFigures, QueueWaits
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def running_job() -> job_pb2.Job:
+    job = job_pb2.Job(job_id="j1", tenant="default", state=state_pb2.JOB_STATE_RUNNING)
+    job.spec.name = 'a "quoted"\\name'
+    job.spec.queue = "default"
+    job.spec.model.builtin.mlp.SetInParent()
+    job.progress.step, job.progress.total_steps, job.progress.steps_taken = 50, 200, 70
+    job.progress.last_step_time.FromMilliseconds(1_500)
+    job.summary.train_loss = 0.1
+    job.summary.gradient_norm = math.inf
+    for index, path in enumerate(("hidden.0", "output")):
+        job.summary.layers.add(index=index, path=path)
+    job.summary.probe.layer_gradient_norm.extend([0.5, 2.0])
+    job.summary.validation.error_ratio = 0.25
+    job.summary.validation.categories.add(category="returns", examples=8, errors=2, error_ratio=0.25)
+    return job
+
+
+def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Read lines as Prometheus's own Python parser does."""
+    return {
+        (found.name, tuple(sorted(found.labels.items()))): found.value
+        for family in text_string_to_metric_families(text)
+        for found in family.samples
+    }
+
+
+def test_a_jobs_figures_stand_under_its_id() -> None:
+    values = parsed("".join(job_lines(running_job()).values()))
+    own = ("job_id", "j1")
+    assert values["gradsight_job_step", (own,)] == 50
+    assert values["gradsight_job_steps_total", (own,)] == 70
+    assert values["gradsight_job_progress_ratio", (own,)] == 0.25
+    assert values["gradsight_job_last_step_timestamp_seconds", (own,)] == 1.5
+    assert values["gradsight_job_loss", (own, ("split", "train"))] == 0.1
+    assert values["gradsight_job_gradient_norm", (own,)] == math.inf
+    assert values["gradsight_job_layer_gradient_norm", (("depth", "1"), own, ("layer", "output"))] == 2.0
+    by_category = (("category", "returns"), own, ("split", "validation"))
+    assert values["gradsight_job_category_error_ratio", by_category] == 0.25
+    assert values["gradsight_job_category_examples", by_category] == 8
+    assert values["gradsight_job_state", (own, ("state", "running"))] == 1
+
+
+def test_names_are_escaped() -> None:
+    (line,) = job_lines(running_job())["info"].splitlines()
+    ((_, labels),) = parsed(line + "\n")
+    assert dict(labels)["name"] == 'a "quoted"\\name'
+    assert dict(labels)["model"] == "mlp"
+
+
+def test_a_fresh_job_has_no_figures_that_nobody_measured() -> None:
+    job = job_pb2.Job(job_id="j2", state=state_pb2.JOB_STATE_QUEUED)
+    assert set(job_lines(job)) == {"info", "state", "nonfinite_steps_total"}
+
+
+def test_numbers_keep_every_digit_and_know_the_special_ones() -> None:
+    assert [number(value) for value in (0.1, 1e300, math.inf, -math.inf, math.nan)] == [
+        "0.1",
+        "1e+300",
+        "+Inf",
+        "-Inf",
+        "NaN",
+    ]
+    assert sample("a", labelled(b="c\nd"), 1.0) == 'a{b="c\\nd"} 1.0\n'
+
+
+def test_the_histogram_of_waits_is_cumulative() -> None:
+    waits = QueueWaits(buckets=[1] * (len(WAIT_BUCKETS_S) + 1), total_s=4.5)
+    values = parsed("".join(fleet_lines(FleetFigures(now_ms=0, waits={"default": waits}))))
+    name = "gradsight_queue_wait_seconds"
+    assert values[f"{name}_bucket", (("le", "0.1"), ("queue", "default"))] == 1
+    assert values[f"{name}_bucket", (("le", "+Inf"), ("queue", "default"))] == len(waits.buckets)
+    assert values[f"{name}_count", (("queue", "default"),)] == len(waits.buckets)
+    assert values[f"{name}_sum", (("queue", "default"),)] == 4.5
+
+
+def test_a_value_of_a_newer_writer_is_shown_as_its_number() -> None:
+    values = parsed("".join(fleet_lines(FleetFigures(now_ms=0, jobs={("default", 99): 3}))))
+    assert values["gradsight_jobs", (("queue", "default"), ("state", "99"))] == 3
+
+
+def test_every_family_is_documented() -> None:
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    modules = (fleet_families, page)
+    families = [value for module in modules for value in vars(module).values() if isinstance(value, Family)]
+    for family in [*FAMILIES.values(), *families]:
+        assert f"| `{family.name}` |" in documented, family.name
+        assert family.help in documented, family.name
