@@ -43,9 +43,11 @@ class AsyncStore:
     def __init__(self, settings: StoreSettings) -> None:
         self.settings = settings
         arguments = client_arguments(settings, Retry(no_backoff(), 0))
+        # Time limits are set around each exchange. redis-py's own would send through `asyncio.wait_for`, which on
+        # Python 3.11 swallows a cancellation that comes as the bytes go out, and costs a task for every command.
+        arguments["socket_timeout"] = None
         self._commands = _client(arguments, settings.command_timeout_s)
-        # Blocking reads take long on purpose: their time limit is set call by call.
-        self._waits = _client({**arguments, "socket_timeout": None}, None)
+        self._waits = _client(arguments, None)
 
     @classmethod
     async def open(cls, settings: StoreSettings) -> Self:
@@ -118,7 +120,7 @@ class AsyncStore:
         """
         if not cursor:
             newest = ("XREVRANGE", keys.WAKE, "+", "-", "COUNT", 1)
-            (entries,) = await self._send(self._commands, [newest], None)
+            (entries,) = await self._send(self._commands, [newest], self.settings.command_timeout_s)
             return entries[0][0].decode() if entries else "0-0"
         streams = await self._read_streams([keys.WAKE.encode()], [cursor], 100, block_ms)
         return streams[0][1][-1][0].decode() if streams else cursor
@@ -131,7 +133,7 @@ class AsyncStore:
     async def _carry_out(self, step: Step) -> Any:
         match step:
             case Pipeline(commands):
-                return await self._send(self._commands, list(commands), None)
+                return await self._send(self._commands, list(commands), self.settings.command_timeout_s)
             case Blocking(call):
                 return await asyncio.to_thread(call)
             case ReadSettings():
