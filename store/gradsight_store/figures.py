@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gradsight.v1 import job_pb2
 from gradsight_store import keys
 from gradsight_store.operations import JobRef, Operation, Pipeline
-from gradsight_store.placements import WAIT_BUCKETS_S
+from gradsight_store.placements import WAIT_BUCKETS_S as WAIT_BUCKETS_S
 from gradsight_store.records import milliseconds, parse_stored, read_command
 from gradsight_store.workers import list_workers
 
