@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 import redis
+
 from gradsight.v1 import artifact_pb2, event_pb2, job_pb2, spec_pb2, state_pb2, worker_pb2
 from gradsight_store.artifact_records import record_artifact
 from gradsight_store.artifacts import Artifacts
@@ -29,6 +31,8 @@ from gradsight_store.store import Store
 from gradsight_store.sweep import sweep
 from gradsight_store.transport import enqueue_attempt
 from gradsight_store.workers import list_workers
+
+Found = TypeVar("Found")
 
 PROGRAM = Path(__file__).parent / "programs" / "tiny_worker.py"
 
@@ -141,7 +145,11 @@ class Workshop:
             process = subprocess.Popen(
                 [sys.executable, self.program, json.dumps(settings), ready],
                 stderr=stderr,
-                env={**os.environ, "GRADSIGHT_SECRET": "not for trainers", "AWS_SECRET_ACCESS_KEY": "neither"},
+                env={
+                    **os.environ,
+                    "GRADSIGHT_SECRET": "not for trainers",
+                    "AWS_SECRET_ACCESS_KEY": "neither",
+                },
             )
         worker = RunningWorker(process, ready, log)
         self._workers.append(worker)
@@ -221,6 +229,10 @@ class Workshop:
         """All known workers."""
         return self.store.run(list_workers())
 
+    def wait_gone(self, processes: Iterable[psutil.Process]) -> None:
+        """Wait until processes have ended, at most half a second."""
+        wait_gone(processes)
+
     def redis(self) -> redis.Redis:
         """A bare client, for mischief."""
         return redis.Redis.from_url(self.settings.url)
@@ -247,17 +259,30 @@ class Workshop:
                 store.run(enqueue_attempt(worker.worker_id, job.ref, assigned.term))
 
 
+def wait_gone(processes: Iterable[psutil.Process], timeout_s: float = 0.5) -> None:
+    """Wait until processes have ended; one that nobody has reaped yet counts as ended."""
+    for process in processes:
+        wait_for(f"end of {process}", partial(_ended, process), timeout_s=timeout_s)
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_for(
     what: str,
-    found: Callable[[], Any],
+    found: Callable[[], Found | None],
     *,
     timeout_s: float = 30.0,
     alive: subprocess.Popen[bytes] | None = None,
-) -> Any:
+) -> Found:
     """Wait for something true and return it."""
     deadline = time.monotonic() + timeout_s
     while not (value := found()):
         assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
         assert alive is None or alive.poll() is None, f"no {what}: the process ended with {alive.returncode}"
-        time.sleep(0.005)
+        time.sleep(0.002)
     return value

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
 from gradsight.v1 import job_pb2, state_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from tests.integration.worker.conftest import Workshop
 
     from gradsight_store.operations import JobRef
-
-    from tests.integration.worker.conftest import Workshop
 
 STEPS = 150
 
@@ -56,7 +55,7 @@ def test_a_killed_attempt_takes_its_trainer_along_and_is_replaced_within_a_secon
     attempt, trainer = worker.attempt(), worker.trainer()
     killed_at = time.monotonic()
     attempt.kill()
-    _gone([attempt, trainer])
+    workshop.wait_gone([attempt, trainer])
     workshop.wait_until(ref, "a second attempt", lambda job: len(job.attempts) == 2)
     assert time.monotonic() - killed_at < 1.0
     job = _end_well(workshop, ref, unbroken)
@@ -73,7 +72,7 @@ def test_a_killed_supervisor_leaves_nobody_and_another_worker_goes_on(
     assert len(left) == 2
     killed_at = time.monotonic()
     worker.process.kill()
-    _gone(left)
+    workshop.wait_gone(left)
     workshop.start_worker()
     workshop.wait_until(ref, "a second attempt", lambda job: len(job.attempts) == 2)
     assert time.monotonic() - killed_at < 5.0
@@ -122,7 +121,7 @@ def test_an_attempt_that_was_stopped_for_longer_than_its_lease_fences_itself(
     workshop.start_worker()
     job = workshop.wait_until(ref, "a second attempt", lambda job: len(job.attempts) == 2)
     attempt.resume()
-    _gone([attempt, trainer])
+    workshop.wait_gone([attempt, trainer])
     job = _end_well(workshop, ref, unbroken)
     assert job.attempts[0].error.reason == state_pb2.JOB_ERROR_REASON_WORKER_LOST
 
@@ -146,7 +145,9 @@ def test_a_trainer_that_ends_without_a_word_fails_the_job(workshop: Workshop, mi
 
 
 @pytest.mark.parametrize("misbehave", ["hang", "hold"])
-def test_a_trainer_that_is_silent_for_too_long_is_killed_and_tried_again(workshop: Workshop, misbehave: str) -> None:
+def test_a_trainer_that_is_silent_for_too_long_is_killed_and_tried_again(
+    workshop: Workshop, misbehave: str
+) -> None:
     workshop.start_worker(stall_timeout_s=0.5)
     job = workshop.wait_done(workshop.submit(steps=5, misbehave=misbehave))
     assert job.state == state_pb2.JOB_STATE_SUCCEEDED
@@ -160,7 +161,7 @@ def test_a_job_that_uses_up_its_time_fails_by_policy(workshop: Workshop) -> None
     assert 0.9 < time.monotonic() - started < 2.5
     assert job.error.reason == state_pb2.JOB_ERROR_REASON_TIMED_OUT
     assert job.error.fault == state_pb2.FAULT_POLICY
-    _gone(worker.descendants())
+    workshop.wait_gone(worker.descendants())
 
 
 def test_a_timeout_counts_from_the_first_attempt(workshop: Workshop) -> None:
@@ -199,12 +200,3 @@ def _end_well(workshop: Workshop, ref: JobRef, unbroken: bytes) -> job_pb2.Job:
 
 def _attempts_with_checkpoint(workshop: Workshop, ref: JobRef) -> set[int]:
     return {event.attempt for event in workshop.events(ref) if event.HasField("checkpoint_saved")}
-
-
-def _gone(processes: Iterable[psutil.Process]) -> None:
-    """They end within half a second; a zombie counts as ended."""
-    deadline = time.monotonic() + 0.5
-    for process in processes:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, f"{process} lives"
-            time.sleep(0.001)

@@ -8,9 +8,9 @@ from gradsight.v1 import artifact_pb2, state_pb2
 from gradsight_store.artifact_records import list_artifacts
 
 if TYPE_CHECKING:
-    from gradsight_store.operations import JobRef
-
     from tests.integration.worker.conftest import Workshop
+
+    from gradsight_store.operations import JobRef
 
 CHECKPOINT = artifact_pb2.ARTIFACT_KIND_CHECKPOINT
 
@@ -47,7 +47,11 @@ def test_checkpoints_beyond_those_kept_are_deleted(workshop: Workshop) -> None:
     workshop.wait_done(ref)
     stored = [file for file in _files(workshop, ref) if file.kind == CHECKPOINT]
     assert sorted(file.step for file in stored) == [90, 100]
-    saved = [event.checkpoint_saved.artifact for event in workshop.events(ref) if event.HasField("checkpoint_saved")]
+    saved = [
+        event.checkpoint_saved.artifact
+        for event in workshop.events(ref)
+        if event.HasField("checkpoint_saved")
+    ]
     there = [file.step for file in saved if workshop.artifacts.exists("default", file.digest)]
     assert there == [90, 100]
 
@@ -120,4 +124,3 @@ def test_a_damaged_data_set_fails_the_job_and_trains_nothing(workshop: Workshop)
 
 def _files(workshop: Workshop, ref: JobRef) -> list[artifact_pb2.Artifact]:
     return workshop.store.run(list_artifacts("default", job_id=ref.job_id)).artifacts
-

@@ -95,11 +95,13 @@ def main() -> None:
     """Run the worker; the second argument is the file that says when it is ready."""
     options = json.loads(sys.argv[1])
     options["spool"] = Path(options["spool"])
-    ready_file = Path(sys.argv[2])
-    run_worker(
-        WorkerOptions(**options, trainer=(run_trainer, lambda: None)),
-        lambda addresses: ready_file.write_text(json.dumps(addresses)) and None,
-    )
+
+    def ready(addresses: dict[str, str]) -> None:
+        partial = Path(sys.argv[2] + ".partial")
+        partial.write_text(json.dumps(addresses))
+        partial.replace(sys.argv[2])
+
+    run_worker(WorkerOptions(**options, trainer=(run_trainer, lambda: None)), ready)
 
 
 if __name__ == "__main__":
