@@ -57,8 +57,13 @@ def number(value: object) -> float | None:
 def text(value: object) -> str | None:
     """A text as it is, a number or boolean as JSON writes it, else None."""
     if isinstance(value, str):
-        return value
+        return value if value.isascii() or _is_encodable(value) else None
     return json.dumps(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _is_encodable(value: str) -> bool:
+    """False for half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _object_of(line: bytes, number: int, file: DataFile) -> Mapping[str, Any]:

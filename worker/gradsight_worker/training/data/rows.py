@@ -30,6 +30,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def columns(self) -> list[Any]:
+        """The inputs, for those who take any sequence of values."""
+        return list(self.inputs)
+
     def take(self, chosen: npt.NDArray[Any]) -> "Rows":
         """The rows at these indices, or where this mask is true."""
         return replace(

@@ -1,0 +1,319 @@
+"""What every step leaves behind, on the device, and how it gets out without anyone waiting.
+
+A step writes four numbers into vectors that were allocated before (`StepSlot`); a few times per second the filled part
+is copied to the host and becomes a `StepsRecorded` event. On a CUDA device the copy goes to pinned memory behind an
+event that is asked, never waited for; two halves take turns, so that steps go on meanwhile.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradsight.v1 import event_pb2, state_pb2
+from gradsight_insight.gain import GainWindow
+from gradsight_worker.training.channel import ChannelClosed
+from gradsight_worker.training.nonfinite import NonfiniteWatch
+from gradsight_worker.training.probes import ProbeCadence, Prober
+
+Report = Callable[[event_pb2.JobEvent, bool], None]
+"""Sends an event; the flag says whether it may be dropped when nobody reads."""
+
+_FLUSH_SECONDS = 0.25
+_STEPS = 512
+_PROBES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StepSlot:
+    """Scalars on the device, written to by one step; float32."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+    nonfinite: Tensor
+    """1.0 when loss or gradient was not finite, else 0.0."""
+    divisor: Tensor
+    """What clipping divides the gradient by, at least 1."""
+
+
+class Telemetry:
+    """Collects the steps of one attempt and reports them in batches."""
+
+    def __init__(
+        self,
+        *,
+        report: Report,
+        device: torch.device,
+        prober: Prober,
+        cadence: ProbeCadence,
+        gains: GainWindow,
+        watch: NonfiniteWatch,
+        training_seconds: float,
+    ) -> None:
+        self.cadence = cadence
+        self.gains = gains
+        self.watch = watch
+        self._report = report
+        self._prober = prober
+        self._halves = [_Half(device, prober.width) for _ in range(2)]
+        self._filling, self._leaving = self._halves
+        self._seconds_before = training_seconds
+        self._paused_seconds = 0.0
+        self._reporting_seconds = 0.0
+        self._probes_taken = 0
+        self._start = self._last_flush = time.perf_counter()
+        self._first_reported = False
+        self._failed = False
+        self._stopwatch = _CudaStopwatch() if device.type == "cuda" else _Stopwatch()
+
+    def probe_due(self, step: int) -> bool:
+        """Whether this step is to be measured more richly."""
+        return step == self.cadence.next_step and not self._failed
+
+    def probe_result(self) -> Tensor:
+        """Where the probe of this step writes its results."""
+        return self._filling.probes[len(self._filling.probe_steps)]
+
+    def begin_step(self, step: int) -> StepSlot:
+        """Where the step writes its numbers."""
+        half = self._filling
+        if not half.learning_rates:
+            half.first_step = step
+        if step >= self.cadence.next_step - 1:
+            self._stopwatch.begin()
+        return half.slots[len(half.learning_rates)]
+
+    def end_step(self, step: int, learning_rate: float, samples_total: int, *, probed: bool) -> None:
+        """The step was issued. Raises TrainingFailed when too many steps were not finite, ChannelClosed."""
+        half = self._filling
+        half.learning_rates.append(learning_rate)
+        half.samples_total = samples_total
+        if step >= self.cadence.next_step - 1:
+            self._stopwatch.end(probed=probed)
+        if probed and not self._failed:
+            half.probe_steps.append(step)
+            self._probes_taken += 1
+            self.cadence.advance(step)
+        now = time.perf_counter()
+        if (
+            self._last_flush == self._start
+            or now - self._last_flush >= _FLUSH_SECONDS
+            or len(half.learning_rates) == _STEPS
+            or len(half.probe_steps) == _PROBES
+        ):
+            self._flush(now)
+        elif self._leaving.pending:
+            self._collect(wait=False)
+
+    def drain(self) -> None:
+        """Report everything, waiting for the device. Raises as `end_step`."""
+        self._flush(time.perf_counter())
+        self._collect(wait=True)
+
+    def measure(self, action: Callable[..., None], *arguments: object) -> None:
+        """Call a part of a probe. When it fails, say so once and go on without probes."""
+        if self._failed:
+            return
+        try:
+            action(*arguments)
+        except Exception as error:
+            self._record_failure(error)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside is not training time."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused_seconds += time.perf_counter() - start
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training of the run so far, over all attempts."""
+        return self._seconds_before + self._attempt_seconds
+
+    @property
+    def _attempt_seconds(self) -> float:
+        return time.perf_counter() - self._start - self._paused_seconds
+
+    def _flush(self, now: float) -> None:
+        """Start the way out of what was collected; the other half takes over."""
+        self._collect(wait=True)
+        self._last_flush = now
+        if not self._filling.learning_rates:
+            return
+        self._filling.send_off(self.training_seconds)
+        self._filling, self._leaving = self._leaving, self._filling
+        self._collect(wait=False)
+        self._reporting_seconds += time.perf_counter() - now
+
+    def _collect(self, *, wait: bool) -> None:
+        """Report the half that is on its way out, when it has arrived."""
+        half = self._leaving
+        if not half.pending or not half.arrived(wait=wait):
+            return
+        half.arrival_time = time.time()
+        nonfinite = half.host_steps[2, : len(half.learning_rates)].nonzero().flatten().tolist()
+        try:
+            self._report(event_pb2.JobEvent(steps_recorded=self._message(half, nonfinite)), True)
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            self._record_failure(error)
+        first, count = half.first_step, len(half.learning_rates)
+        half.clear()
+        self.watch.add(first, count, nonfinite)
+
+    def _message(self, half: "_Half", nonfinite: Sequence[int]) -> event_pb2.StepsRecorded:
+        count = len(half.learning_rates)
+        losses, norms, _, divisors = half.host_steps[:, :count].tolist()
+        for plain, probe in self._stopwatch.pairs():
+            self.cadence.learn(plain_seconds=plain, probe_seconds=probe)
+        message = event_pb2.StepsRecorded(
+            first_step=half.first_step,
+            loss=losses,
+            gradient_norm=norms,
+            learning_rate=half.learning_rates,
+            clip_factor=[1.0 / divisor if math.isfinite(divisor) else 0.0 for divisor in divisors],
+            nonfinite_steps=[half.first_step + index for index in nonfinite],
+            probes=[
+                self._probe_message(step, values)
+                for step, values in zip(half.probe_steps, half.host_probes.tolist(), strict=False)
+            ],
+            samples_total=half.samples_total,
+            training_seconds=half.training_seconds,
+            telemetry_ratio=self._telemetry_ratio(),
+        )
+        message.last_step_time.FromNanoseconds(int(half.arrival_time * 1e9))
+        if not self._first_reported:
+            self._first_reported = True
+            message.first_step_time.CopyFrom(message.last_step_time)
+        return message
+
+    def _probe_message(self, step: int, values: Sequence[float]) -> event_pb2.Probe:
+        probe = self._prober.message(step, values)
+        reading = self.gains.add(
+            step,
+            predicted_decrease=probe.predicted_decrease,
+            actual_decrease=probe.actual_decrease,
+            loss=values[-2],
+        )
+        if reading.ratio is not None:
+            probe.gain_ratio = reading.ratio
+        return probe
+
+    def _record_failure(self, error: Exception) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        line = event_pb2.LogLine(
+            severity=state_pb2.SEVERITY_WARNING,
+            message=f"Measuring failed, training goes on without probes: {error}",
+        )
+        self._report(event_pb2.JobEvent(log_line=line), False)
+
+    def _telemetry_ratio(self) -> float:
+        spent = self._reporting_seconds + self._probes_taken * self.cadence.extra_seconds
+        return min(1.0, spent / max(self._attempt_seconds, 1e-9))
+
+
+class _Half:
+    """Numbers of consecutive steps on the device, their copy on the host, and what the host knows by itself."""
+
+    def __init__(self, device: torch.device, probe_width: int) -> None:
+        self._steps = torch.ones(4, _STEPS, device=device)
+        self.slots = [
+            StepSlot(*column) for column in zip(*(row.unbind() for row in self._steps), strict=True)
+        ]
+        self.probes = torch.zeros(_PROBES, probe_width, device=device)
+        on_device = device.type == "cuda"
+        self.host_steps = torch.zeros(4, _STEPS, pin_memory=True) if on_device else self._steps
+        self.host_probes = torch.zeros(_PROBES, probe_width, pin_memory=True) if on_device else self.probes
+        self._copied = torch.cuda.Event() if on_device else None  # type: ignore[no-untyped-call]
+        self.pending = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Empty, to be filled again."""
+        self.first_step = 0
+        self.samples_total = 0
+        self.learning_rates: list[float] = []
+        self.probe_steps: list[int] = []
+        self.arrival_time = 0.0
+        self.training_seconds = 0.0
+        self.pending = False
+
+    def send_off(self, training_seconds: float) -> None:
+        """Copy to the host, without waiting."""
+        self.pending = True
+        self.training_seconds = training_seconds
+        if self._copied is not None:
+            self.host_steps.copy_(self._steps, non_blocking=True)
+            self.host_probes.copy_(self.probes, non_blocking=True)
+            self._copied.record()
+
+    def arrived(self, *, wait: bool) -> bool:
+        """Whether the copy is complete."""
+        if self._copied is None:
+            return True
+        if wait:
+            self._copied.synchronize()
+        return bool(self._copied.query())  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class _Stopwatch:
+    """Times probes and the plain step before each, by the host's clock."""
+
+    _began: float = 0.0
+    _plain: float | None = None
+    _pairs: list[tuple[float, float]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self._began = time.perf_counter()
+
+    def end(self, *, probed: bool) -> None:
+        seconds = time.perf_counter() - self._began
+        if probed and self._plain is not None:
+            self._pairs.append((self._plain, seconds))
+        self._plain = None if probed else seconds
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """The pairs timed since the last call, in seconds."""
+        found, self._pairs = self._pairs, []
+        return found
+
+
+class _CudaStopwatch:
+    """The same by the device's clock; pairs come out once the device has passed them."""
+
+    def __init__(self) -> None:
+        self._began = self._event()
+        self._plain: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self._open: list[tuple[torch.cuda.Event, ...]] = []
+
+    def begin(self) -> None:
+        self._began = self._event()
+        self._began.record()
+
+    def end(self, *, probed: bool) -> None:
+        ended = self._event()
+        ended.record()
+        if probed and self._plain is not None:
+            self._open.append((*self._plain, self._began, ended))
+        self._plain = None if probed else (self._began, ended)
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """The pairs timed since the last call, in seconds."""
+        passed = [pair for pair in self._open if pair[3].query()]  # type: ignore[no-untyped-call]
+        self._open = [pair for pair in self._open if pair not in passed]
+        return [(a.elapsed_time(b) / 1e3, c.elapsed_time(d) / 1e3) for a, b, c, d in passed]
+
+    @staticmethod
+    def _event() -> torch.cuda.Event:
+        return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
