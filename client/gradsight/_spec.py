@@ -114,7 +114,13 @@ class JobSpec(Mapping[str, Any]):
         return f"JobSpec({self._form!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JobSpec, (self._form,)
+        return _unpickle, (self._message.SerializeToString(),)
+
+
+def _unpickle(data: bytes) -> JobSpec:
+    from gradsight.v1 import spec_pb2
+
+    return JobSpec._from_message(spec_pb2.JobSpec.FromString(data))
 
 
 def load_spec(path: str | os.PathLike[str], **options: Unpack[JobOptions]) -> JobSpec:

@@ -49,6 +49,8 @@ def upload(path: Path, patience: Patience) -> Operation[Artifact]:
             if isinstance(status, Artifact):
                 return status
             upload_id, committed = status
+            if (yield Compute(path.stat)).st_size != size:
+                raise DigestMismatch(f"{path} changed while it was sent; upload it again")
             if committed > sent:
                 sent, pauses, tries = committed, patience.pauses(), 0
             response = yield Send("WriteUpload", _chunks(path, upload_id, committed))
@@ -61,9 +63,7 @@ def upload(path: Path, patience: Patience) -> Operation[Artifact]:
                 raise error
         tries += 1
         if tries > patience.call_attempts:
-            raise DigestMismatch(
-                f"{path} did not arrive whole; it may have changed while it was sent: upload it again"
-            )
+            raise DigestMismatch(f"{path} does not arrive whole; upload it again")
         yield Sleep(next(pauses))
 
 

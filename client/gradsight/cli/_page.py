@@ -127,9 +127,7 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
         curve = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
         table.add_row("gradients", _with_curve(" · ".join(facts), curve))
     if summary.nonfinite_steps:
-        table.add_row(
-            "", Text(f"{summary.nonfinite_steps} steps were not finite and changed nothing", style="red")
-        )
+        table.add_row("", Text(f"{nonfinite(summary.nonfinite_steps)} and changed nothing", style="red"))
     if summary.validation:
         line = Text(f"{evaluation_figures(summary.validation)} at step {summary.validation.step:,}")
         if summary.kept and summary.kept.step != summary.validation.step:

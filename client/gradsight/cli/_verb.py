@@ -60,8 +60,11 @@ def verb(function: Callable[..., Any]) -> click.Command:
         default="text",
         help="Text for people, or JSON; streams are JSON lines.",
     )(decorated)
-    name = function.__name__
-    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(decorated)
+    settings = {"help_option_names": ["-h", "--help"]}
+    command = click.command(function.__name__, context_settings=settings)(decorated)
+    # What all verbs share stands behind what a verb is about.
+    command.params = [*command.params[2:], *command.params[:2]]
+    return command
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,7 +1,11 @@
 """A real gRPC server with a little training service behind it: jobs live in memory, a test writes their events."""
+# ruff: noqa: N802 (gRPC names its methods)
 
+import contextlib
 import hashlib
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -119,7 +123,9 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
 
     # TrainingService.
 
-    def CreateJob(self, request: wire.CreateJobRequest, context: grpc.ServicerContext) -> wire.CreateJobResponse:
+    def CreateJob(
+        self, request: wire.CreateJobRequest, context: grpc.ServicerContext
+    ) -> wire.CreateJobResponse:
         self._enter("CreateJob", context)
         if not request.spec.data.target_column:
             self._abort(
@@ -137,7 +143,12 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
             if known != digest:
                 self._abort(
                     context,
-                    (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED", "the request id made another job", {}),
+                    (
+                        grpc.StatusCode.ALREADY_EXISTS,
+                        "REQUEST_ID_REUSED",
+                        "the request id made another job",
+                        {},
+                    ),
                 )
             return wire.CreateJobResponse(job=self.jobs[job_id], created=False)
         filled = spec_pb2.JobSpec()
@@ -168,7 +179,9 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         page, token = self._page(jobs, request.page_token)
         return wire.ListJobsResponse(jobs=page, next_page_token=token)
 
-    def CancelJob(self, request: wire.CancelJobRequest, context: grpc.ServicerContext) -> wire.CancelJobResponse:
+    def CancelJob(
+        self, request: wire.CancelJobRequest, context: grpc.ServicerContext
+    ) -> wire.CancelJobResponse:
         self._enter("CancelJob", context)
         job = self._job(request.job_id, context)
         if job.state in (state_pb2.JOB_STATE_SUCCEEDED, state_pb2.JOB_STATE_FAILED):
@@ -281,7 +294,9 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
             self._abort(context, (grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND", "no such upload", {}))
         return files.GetUploadResponse(committed_bytes=len(self.uploads[request.upload_id][1]))
 
-    def WriteUpload(self, requests: Iterator[files.WriteUploadRequest], context: Any) -> files.WriteUploadResponse:
+    def WriteUpload(
+        self, requests: Iterator[files.WriteUploadRequest], context: Any
+    ) -> files.WriteUploadResponse:
         first = next(requests)
         create, stored = self.uploads[first.upload_id]
         for chunk in [first, *requests]:
@@ -364,6 +379,60 @@ def service() -> Iterator[LittleService]:
     little = LittleService()
     yield little
     little.stop()
+
+
+class Relay:
+    """A TCP relay before the little service, whose cable can be cut: what a killed service looks like from here."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.bytes_up = 0
+        self.cut_after: int | None = None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Breaks every connection at once, with a reset."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._ends += [near, far]
+                threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+                self.bytes_up += len(data) if up else 0
+                if up and self.cut_after is not None and self.bytes_up > self.cut_after:
+                    self.cut_after = None
+                    self.cut()
+
+
+@pytest.fixture
+def relay(service: LittleService) -> Iterator[Relay]:
+    wire_between = Relay(service.port)
+    yield wire_between
+    wire_between.close()
 
 
 @pytest.fixture
