@@ -78,14 +78,14 @@ def checked(replies: list[Any], url: str) -> list[Any]:
         StoreError: It refused a command for another reason.
     """
     for reply in replies:
-        if isinstance(reply, OutOfMemoryError):
+        if not isinstance(reply, ResponseError):
+            continue
+        # Redis 6.2 wraps what a script ran into in words of its own, which redis-py does not know.
+        if isinstance(reply, OutOfMemoryError) or "OOM command not allowed" in str(reply):
             raise StoreFull(url) from reply
-        if isinstance(reply, ReadOnlyError):
+        if isinstance(reply, ReadOnlyError) or "-READONLY" in str(reply):
             raise StoreUnavailable(url, "it is a replica that takes no writes") from reply
-        if isinstance(reply, ResponseError):
-            if str(reply).startswith("OOM"):
-                raise StoreFull(url) from reply
-            raise StoreError(f"the store at {url} refused a command: {reply}") from reply
+        raise StoreError(f"the store at {url} refused a command: {reply}") from reply
     return replies
 
 
