@@ -19,7 +19,7 @@ from gradsight import Client, JobSpec, JobState, load_spec
 from gradsight._enums import Split
 from gradsight._events import EvaluationCompleted, StepsRecorded
 from gradsight._job import Job
-from gradsight.cli._figures import number, percent, points, size, span
+from gradsight.cli._figures import percent, points, size, span
 from gradsight.cli._follow import on_terminal
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _follow(handle: "JobHandle") -> None:
 
 def _say_evaluation(evaluation: EvaluationCompleted, norm: float | None) -> None:
     click.echo(
-        f"  epoch {evaluation.epoch:4.1f}   loss {number(evaluation.loss):>6}   gradient norm {number(norm):>6}"
+        f"  epoch {evaluation.epoch:4.1f}   loss {evaluation.loss:.3f}   gradient norm {norm or 0:.3f}"
         f"   validation error {percent(evaluation.error_ratio):>6}"
     )
 
