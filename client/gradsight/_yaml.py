@@ -17,6 +17,12 @@ def load(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
+def dump(value: Any) -> str:
+    """Returns YAML that `load` reads back as it was; text that looks like a number is quoted."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's protocol)
 
@@ -29,6 +35,11 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+class _Dumper(yaml.SafeDumper):
+    # The dumper asks the same rules whether a word needs quotes.
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
 _NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 # Kind, pattern, first characters. Whole numbers come first; `012` is a number, but not an octal one.
 for _kind, _pattern, _first in [
@@ -38,4 +49,7 @@ for _kind, _pattern, _first in [
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
     ("float", _NUMBER + r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+0123456789."),
 ]:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    for _cls in (_Loader, _Dumper):
+        _cls.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
+        )

@@ -127,9 +127,9 @@ def validate(session: Session, **options: Any) -> int:
     if session.json:
         session.document(filled)
     else:
-        import yaml
+        from gradsight._yaml import dump
 
-        click.echo(yaml.safe_dump(dict(filled), sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(dump(dict(filled)), nl=False)
         click.echo("the spec is valid", err=True)
     return Exit.OK
 

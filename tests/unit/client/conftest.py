@@ -101,7 +101,7 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
             self.changed.notify_all()
             return event
 
-    def change(self, job_id: str, state: int, **more: Any) -> None:
+    def change(self, job_id: str, state: state_pb2.JobState.ValueType, **more: Any) -> None:
         job = self.jobs[job_id]
         with self.changed:
             changed = event_pb2.StateChanged(previous_state=job.state, state=state, **more)
@@ -195,7 +195,7 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         self._enter("WatchJob", context)
         job = self._job(request.job_id, context)
         frames: Iterable[Any] = self._frames(job, request, context)
-        yield from self.frames.get(job.job_id, lambda plain: plain)(frames)
+        yield from self.frames[job.job_id](frames) if job.job_id in self.frames else frames
 
     def _frames(self, job: job_pb2.Job, request: wire.WatchJobRequest, context: Any) -> Iterator[Any]:
         server, sequence = self._server, request.after_sequence
@@ -277,6 +277,15 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
     def GetServerInfo(self, request: wire.GetServerInfoRequest, context: Any) -> wire.GetServerInfoResponse:
         self._enter("GetServerInfo", context)
         return wire.GetServerInfoResponse(version="9.9.9", architectures=["mlp"], time=_now())
+
+    def PauseJob(self, request: wire.PauseJobRequest, context: Any) -> wire.PauseJobResponse:
+        raise NotImplementedError
+
+    def ResumeJob(self, request: wire.ResumeJobRequest, context: Any) -> wire.ResumeJobResponse:
+        raise NotImplementedError
+
+    def ListFindings(self, request: wire.ListFindingsRequest, context: Any) -> wire.ListFindingsResponse:
+        raise NotImplementedError
 
     # ArtifactService.
 

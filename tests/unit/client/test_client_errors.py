@@ -3,7 +3,7 @@
 import pickle
 import re
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -68,7 +68,7 @@ def test_a_reason_of_a_newer_service_falls_back_to_the_status() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_exception_survives_pickling(cls: type[gradsight.GradsightError]) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "InvalidSpec": ("wrong", [gradsight.FieldViolation("data.target", "got nothing")]),
         "JobEnded": ("ended", None),
         "JobFailed": ("failed", None, None),
