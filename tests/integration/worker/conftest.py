@@ -129,10 +129,24 @@ class Workshop:
         wait_for("a ready worker", worker.ready_file.exists, alive=worker.process)
         return worker
 
+    def start_real_worker(self, **options: Any) -> RunningWorker:
+        """Start a worker as operators do, with the real trainer, and wait until it takes jobs."""
+        ready = self.directory / f"ready-{len(self._workers)}"
+        flags = {"store": self.settings.url, "artifacts": self.directory / "artifacts", "spool": self.spool}
+        flags |= {
+            "profile": "fast",
+            "metrics-address": "127.0.0.1:0",
+            "threads": 1,
+            "ready-file": ready,
+            **options,
+        }
+        arguments = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        worker = self._launch([sys.executable, "-m", "gradsight.cli", "worker", *arguments], ready)
+        wait_for("a ready worker", worker.ready_file.exists, alive=worker.process)
+        return worker
+
     def launch_worker(self, **options: Any) -> RunningWorker:
-        """Start a worker."""
-        number = len(self._workers)
-        ready, log = self.directory / f"ready-{number}", self.directory / f"worker-{number}.log"
+        """Start a worker with the tiny trainer."""
         settings = {
             "store_url": self.settings.url,
             "artifacts": str(self.directory / "artifacts"),
@@ -141,16 +155,14 @@ class Workshop:
             "metrics_address": "off",
             **options,
         }
+        ready = self.directory / f"ready-{len(self._workers)}"
+        return self._launch([sys.executable, str(self.program), json.dumps(settings), str(ready)], ready)
+
+    def _launch(self, command: list[str], ready: Path) -> RunningWorker:
+        log = self.directory / f"worker-{len(self._workers)}.log"
+        environ = {**os.environ, "GRADSIGHT_SECRET": "not for trainers", "AWS_SECRET_ACCESS_KEY": "neither"}
         with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, self.program, json.dumps(settings), ready],
-                stderr=stderr,
-                env={
-                    **os.environ,
-                    "GRADSIGHT_SECRET": "not for trainers",
-                    "AWS_SECRET_ACCESS_KEY": "neither",
-                },
-            )
+            process = subprocess.Popen(command, stderr=stderr, env=environ)
         worker = RunningWorker(process, ready, log)
         self._workers.append(worker)
         return worker
@@ -159,7 +171,18 @@ class Workshop:
         self, *, steps: int = 50, checkpoint_every: int = 10, timeout_s: float | None = None, **labels: Any
     ) -> JobRef:
         """Create a job of the tiny trainer, with a data set of its own making."""
-        stored = self.artifacts.put_bytes("default", b"text,label\nhello,greeting\n")
+        spec = spec_pb2.JobSpec(name="tiny", queue="default", seed=7)
+        spec.labels.update({name: str(value) for name, value in labels.items()})
+        spec.data.train.artifact = self.upload(b"text,label\nhello,greeting\n")
+        spec.budget.steps = steps
+        spec.checkpoint.interval_steps = checkpoint_every
+        if timeout_s is not None:
+            spec.budget.timeout.FromMilliseconds(round(timeout_s * 1000))
+        return self.create(spec)
+
+    def upload(self, content: bytes) -> str:
+        """Store a data set and return its digest."""
+        stored = self.artifacts.put_bytes("default", content)
         data = artifact_pb2.Artifact(
             digest=stored.digest,
             size_bytes=stored.size_bytes,
@@ -167,14 +190,7 @@ class Workshop:
             kind=artifact_pb2.ARTIFACT_KIND_DATASET,
         )
         self.store.run(record_artifact("default", data))
-        spec = spec_pb2.JobSpec(name="tiny", queue="default", seed=7)
-        spec.labels.update({name: str(value) for name, value in labels.items()})
-        spec.data.train.artifact = stored.digest
-        spec.budget.steps = steps
-        spec.checkpoint.interval_steps = checkpoint_every
-        if timeout_s is not None:
-            spec.budget.timeout.FromMilliseconds(round(timeout_s * 1000))
-        return self.create(spec)
+        return stored.digest
 
     def create(self, spec: spec_pb2.JobSpec) -> JobRef:
         """Create a job."""

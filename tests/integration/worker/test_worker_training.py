@@ -1,0 +1,129 @@
+"""The real trainer in the real process tree: a small network, disturbed and undisturbed."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gradsight.v1 import job_pb2, spec_pb2, state_pb2
+from gradsight_service.defaults import with_defaults
+
+if TYPE_CHECKING:
+    from tests.integration.worker.conftest import RunningWorker, Workshop
+
+    from gradsight_store.operations import JobRef
+
+WEIGHTS = "weights.safetensors"
+
+
+def test_a_small_network_is_trained_measured_and_delivered(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker()
+    ref = workshop.create(network(workshop, steps=200))
+    job = workshop.wait_done(ref, timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    assert {file.filename for file in job.result} >= {
+        WEIGHTS,
+        "model.json",
+        "manifest.json",
+        "examples.parquet",
+    }
+    assert job.summary.test.error_ratio < 0.2
+    assert job.progress.step == job.progress.total_steps == 200
+    for file in job.result:
+        workshop.artifacts.verify("default", file.digest)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kills_cost_time_and_change_nothing(workshop: Workshop, seed: int) -> None:
+    chance = random.Random(seed)
+    worker = workshop.start_real_worker()
+    unbroken = workshop.wait_done(workshop.create(network(workshop, steps=1500)), timeout_s=60)
+    ref = workshop.create(network(workshop, steps=1500))
+    for attempt in (1, 2, 3):
+        _wait_for_checkpoint(workshop, ref, attempt, worker)
+        chance.choice([worker.trainer, worker.attempt])().kill()
+    job = workshop.wait_done(ref, timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    assert len(job.attempts) == 4
+    assert all(attempt.resumed_at_step > 0 for attempt in job.attempts[1:])
+    assert _digest(job, WEIGHTS) == _digest(unbroken, WEIGHTS)
+    assert job.summary.test.loss == unbroken.summary.test.loss
+
+
+def test_a_drained_run_goes_on_elsewhere_as_if_nothing_had_been(workshop: Workshop) -> None:
+    first = workshop.start_real_worker()
+    unbroken = workshop.wait_done(workshop.create(network(workshop, steps=1500)), timeout_s=60)
+    ref = workshop.create(network(workshop, steps=1500))
+    workshop.wait_step(ref, 100)
+    first.process.terminate()
+    assert first.process.wait(10) == 0, first.log()
+    workshop.start_real_worker()
+    job = workshop.wait_done(ref, timeout_s=60)
+    assert job.attempts[0].error.reason == state_pb2.JOB_ERROR_REASON_WORKER_DRAINED
+    assert job.attempts[1].resumed_at_step >= 100
+    assert job.progress.steps_taken == 1500
+    assert _digest(job, WEIGHTS) == _digest(unbroken, WEIGHTS)
+
+
+def test_rows_that_cannot_be_used_are_the_datas_fault(workshop: Workshop) -> None:
+    workshop.start_real_worker()
+    spec = network(workshop, steps=10)
+    spec.data.target_column = "nonesuch"
+    job = workshop.wait_done(workshop.create(spec))
+    assert job.state == state_pb2.JOB_STATE_FAILED
+    assert job.error.fault in (state_pb2.FAULT_DATA, state_pb2.FAULT_USER)
+    assert job.error.field
+    assert len(job.attempts) == 1
+
+
+def test_a_baseline_is_judged_on_the_same_rows(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker()
+    baseline = workshop.wait_done(workshop.create(network(workshop, steps=100)), timeout_s=60)
+    spec = network(workshop, steps=200)
+    spec.evaluation.baseline_job_id = baseline.job_id
+    job = workshop.wait_done(workshop.create(spec), timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    assert job.summary.baseline_test.examples == job.summary.test.examples > 0
+
+
+def test_the_first_step_comes_soon_after_the_message(workshop: Workshop) -> None:
+    """A generous bound for busy machines; the benchmark has the figures."""
+    worker = workshop.start_real_worker()
+    for _ in range(3):
+        job = workshop.wait_done(workshop.create(network(workshop, steps=5)), timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    waited = job.start_time.ToMicroseconds() - job.create_time.ToMicroseconds()
+    assert waited < 0.5e6
+
+
+def network(workshop: Workshop, *, steps: int) -> spec_pb2.JobSpec:
+    """A small network over two clouds of points."""
+    chance = random.Random(5)
+    lines = ["x,y,label"]
+    for number in range(600):
+        side = number % 2
+        lines.append(f"{chance.gauss(side, 0.4):.5f},{chance.gauss(-side, 0.4):.5f},{'ab'[side]}")
+    spec = spec_pb2.JobSpec(name="network")
+    spec.model.builtin.mlp.hidden_sizes.extend([16, 16])
+    spec.data.train.artifact = workshop.upload("\n".join(lines).encode())
+    spec.data.target_column = "label"
+    spec.budget.steps = steps
+    spec.checkpoint.interval_steps = 50
+    return with_defaults(spec)
+
+
+def _wait_for_checkpoint(workshop: Workshop, ref: JobRef, attempt: int, worker: RunningWorker) -> None:
+    deadline = time.monotonic() + 30
+    while attempt not in {
+        event.attempt for event in workshop.events(ref) if event.HasField("checkpoint_saved")
+    }:
+        assert time.monotonic() < deadline, worker.log()
+        time.sleep(0.005)
+
+
+def _digest(job: job_pb2.Job, filename: str) -> str:
+    (digest,) = [file.digest for file in job.result if file.filename == filename]
+    return digest
