@@ -108,6 +108,9 @@ def serve(
     import asyncio
     import os
 
+    # gRPC's own lines on stderr would stand between ours, which are JSON; what they say reaches us as exceptions.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
     from gradsight_service.hub import HubSettings
     from gradsight_service.logs import configure_logs
     from gradsight_service.serve import CannotServe, ServeSettings
