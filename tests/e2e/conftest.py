@@ -171,6 +171,18 @@ class Household:
 
         return wait_for(f"a process for {verb}", found)
 
+    def store_server(self) -> psutil.Process:
+        """The embedded store's process."""
+
+        def found() -> psutil.Process | None:
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name() in ("valkey-server", "redis-server"):
+                        return process
+            return None
+
+        return wait_for("a store", found)
+
     def supervisor(self) -> psutil.Process:
         """The worker's long-lived process."""
         return self.child("worker")
@@ -248,7 +260,7 @@ class Datasets:
 
     def long_job(self, architecture: str, **options: Any) -> JobSpec:
         """A job of some seconds that saves its state often; its seed is not the default."""
-        steps = {"mlp": 8000, "text_classifier": 4000}[architecture]
+        steps = {"mlp": 5000, "text_classifier": 2500}[architecture]
         often = {"interval_steps": steps // 20}
         return self.job(architecture, **{"steps": steps, "seed": 11, "checkpoint": often, **options})
 

@@ -1,0 +1,112 @@
+"""Whoever is killed: nobody outlives its parent, the job goes on from its checkpoint, ends once, and ends the same."""
+
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from gradsight import AttemptStarted, Job, JobHandle, JobState
+
+from tests.e2e.conftest import Datasets, Household, states, wait_for, wait_gone, wait_until_saved, weights
+
+VICTIMS: dict[str, Callable[[Household], list[psutil.Process]]] = {
+    "trainer": lambda household: [household.trainer()],
+    "attempt": lambda household: [household.attempt()],
+    "supervisor": lambda household: [household.supervisor()],
+    "trainer, attempt and supervisor": lambda household: [
+        household.supervisor(),
+        household.attempt(),
+        household.trainer(),
+    ],
+    "service": lambda household: [household.child("serve")],
+}
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Household]:
+    """One household for these tests: each leaves it running again, as `up` does."""
+    household = Household(tmp_path_factory.mktemp("breakable"))
+    with household.running():
+        yield household
+
+
+@pytest.fixture(scope="module")
+def unbroken(breakable: Household, datasets: Datasets) -> dict[str, str]:
+    """The final weights of each architecture's run that nobody disturbs."""
+    with breakable.client() as client:
+        handles = {name: client.submit(datasets.long_job(name)) for name in ("mlp", "text_classifier")}
+        return {name: weights(handle.wait(timeout=90)) for name, handle in handles.items()}
+
+
+@pytest.mark.parametrize(
+    ("victims", "architecture"),
+    [
+        ("trainer", "mlp"),
+        ("trainer", "text_classifier"),
+        ("attempt", "mlp"),
+        ("supervisor", "text_classifier"),
+        ("trainer, attempt and supervisor", "mlp"),
+        ("service", "text_classifier"),
+    ],
+)
+def test_a_job_survives_the_death_of_its(
+    breakable: Household, datasets: Datasets, unbroken: dict[str, str], victims: str, architecture: str
+) -> None:
+    with breakable.client() as client:
+        breakable.wait_workers(client)
+        handle = client.submit(datasets.long_job(architecture))
+        wait_until_saved(handle)
+        killed = VICTIMS[victims](breakable)
+        orphans = [child for process in killed for child in process.children(recursive=True)]
+        for process in killed:
+            process.kill()
+        wait_gone([*killed, *orphans], timeout_s=5)
+        job = handle.wait(timeout=90)
+        _ended_once_and_the_same(handle, job, unbroken[architecture])
+        resumed = [event.detail for event in handle.events() if isinstance(event.detail, AttemptStarted)]
+    if victims == "service":
+        assert len(resumed) == 1, [attempt.error for attempt in job.attempts]
+    else:
+        assert len(resumed) == 2, [attempt.error for attempt in job.attempts]
+        assert resumed[1].resumed_at_step > 0
+        assert job.attempts[0].error is not None
+        assert job.attempts[0].error.retryable
+
+
+def test_nothing_outlives_up_and_the_next_up_finishes_the_job(
+    own_household: Household, datasets: Datasets, unbroken: dict[str, str]
+) -> None:
+    household = own_household
+    with household.client() as client:
+        handle = client.submit(datasets.long_job("mlp"))
+        wait_until_saved(handle)
+        everyone = household.processes()
+        assert len(everyone) >= 6, "up, store, service, exporter, worker, attempt, trainer"
+        household.kill()
+        wait_gone(everyone, timeout_s=10)
+        assert household.processes() == []
+        household.up()
+        job = handle.wait(timeout=90)
+        _ended_once_and_the_same(handle, job, unbroken["mlp"])
+        assert len(job.attempts) == 2
+        assert job.attempts[1].resumed_at_step > 0
+
+
+def test_a_killed_store_comes_back_with_the_job_and_the_job_ends_the_same(
+    own_household: Household, datasets: Datasets, unbroken: dict[str, str]
+) -> None:
+    household = own_household
+    with household.client() as client:
+        handle = client.submit(datasets.long_job("mlp"))
+        wait_until_saved(handle)
+        store = household.store_server()
+        store.kill()
+        wait_for("another store", lambda: household.store_server().pid != store.pid)
+        job = handle.wait(timeout=90)
+        _ended_once_and_the_same(handle, job, unbroken["mlp"])
+
+
+def _ended_once_and_the_same(handle: JobHandle, job: Job, unbroken: str) -> None:
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert weights(job) == unbroken
+    ended = [state for state in states(handle) if state not in (JobState.QUEUED, JobState.RUNNING)]
+    assert ended == [JobState.SUCCEEDED]
