@@ -1,12 +1,13 @@
 """Curves of a job, read from its log: without what a resumed attempt took back, and thinned out."""
 
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from gradsight.v1 import event_pb2, state_pb2
 from gradsight.v1 import training_service_pb2 as pb
+from gradsight_insight.history import last_valid_steps, thinned_places
 from gradsight_service import requests
 from gradsight_service.calls import Context
 from gradsight_service.errors import invalid_request
@@ -32,9 +33,12 @@ class _Curve(NamedTuple):
     category: str = ""
 
 
-class _Points(NamedTuple):
-    steps: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
+class _Chunk(NamedTuple):
+    """Points of one attempt, steps rising."""
+
+    attempt: int
+    steps: Sequence[int]
+    values: Sequence[float]
 
 
 async def read_history(
@@ -53,7 +57,7 @@ async def read_history(
         for event in page.events:
             curves.add(event)
         after, end = page.next_sequence, page.end
-    return curves.series()
+    return await asyncio.to_thread(curves.series)  # a long run has millions of points
 
 
 class _Wanted:
@@ -84,92 +88,78 @@ class _Curves:
     def __init__(self, wanted: _Wanted) -> None:
         self._wanted = wanted
         self._layers: list[str] = []
-        self._chunks: dict[_Curve, list[_Points]] = {}
+        self._resumed_at_step: dict[int, int] = {}
+        self._chunks: dict[_Curve, list[_Chunk]] = {}
 
     def add(self, event: event_pb2.JobEvent) -> None:
         """Take in one event."""
         match event.WhichOneof("kind"):
             case "attempt_started":
-                self._take_back(event.attempt_started.resumed_at_step)
+                self._resumed_at_step[event.attempt] = event.attempt_started.resumed_at_step
             case "model_built":
                 self._layers = [layer.path for layer in event.model_built.layers]
             case "steps_recorded":
-                self._add_steps(event.steps_recorded)
+                self._add_steps(event.attempt, event.steps_recorded)
             case "evaluation_completed":
-                self._add_evaluation(event.evaluation_completed)
+                self._add_evaluation(event.attempt, event.evaluation_completed)
 
     def series(self) -> list[pb.Series]:
         """The curves, thinned out, in the order of METRICS."""
         most = min(self._wanted.max_points, max(2, _MOST_POINTS // max(1, len(self._chunks))))
+        last_steps = last_valid_steps(self._resumed_at_step)
         found = []
         for curve in sorted(self._chunks, key=lambda curve: METRICS.index(curve.metric)):
-            steps = np.concatenate([points.steps for points in self._chunks[curve]])
-            values = np.concatenate([points.values for points in self._chunks[curve]])
-            kept = downsample(values, most)
+            steps: list[int] = []
+            values: list[float] = []
+            for chunk in self._chunks[curve]:
+                valid = bisect_right(chunk.steps, last_steps[chunk.attempt])
+                steps += chunk.steps[:valid]
+                values += chunk.values[:valid]
+            places = thinned_places(values, most)
             found.append(
                 pb.Series(
                     metric=curve.metric,
                     layer=curve.layer,
                     category=curve.category,
-                    steps=steps[kept].tolist(),
-                    values=values[kept].tolist(),
+                    steps=[steps[place] for place in places],
+                    values=[values[place] for place in places],
                 )
             )
         return found
 
-    def _take_back(self, resumed_at_step: int) -> None:
-        for curve, chunks in self._chunks.items():
-            self._chunks[curve] = [
-                _Points(points.steps[valid], points.values[valid])
-                for points in chunks
-                if (valid := points.steps <= resumed_at_step).any()
-            ]
-
-    def _add_steps(self, recorded: event_pb2.StepsRecorded) -> None:
+    def _add_steps(self, attempt: int, recorded: event_pb2.StepsRecorded) -> None:
         for metric in _STEP_METRICS:
             if metric in self._wanted.metrics and (values := getattr(recorded, metric)):
-                steps = np.arange(recorded.first_step, recorded.first_step + len(values), dtype=np.int64)
-                self._put(_Curve(metric), steps, values)
+                steps = range(recorded.first_step, recorded.first_step + len(values))
+                self._put(_Curve(metric), _Chunk(attempt, steps, values))
         for probe in recorded.probes:
-            self._add_probe(probe)
+            self._add_probe(attempt, probe)
 
-    def _add_probe(self, probe: event_pb2.Probe) -> None:
+    def _add_probe(self, attempt: int, probe: event_pb2.Probe) -> None:
         if "gain_ratio" in self._wanted.metrics and probe.HasField("gain_ratio"):
-            self._put(_Curve("gain_ratio"), [probe.step], [probe.gain_ratio])
+            self._put(_Curve("gain_ratio"), _Chunk(attempt, [probe.step], [probe.gain_ratio]))
         for metric in _LAYER_METRICS:
             if metric in self._wanted.metrics:
                 for layer, value in zip(self._layers, getattr(probe, metric), strict=False):
                     if not self._wanted.layers or layer in self._wanted.layers:
-                        self._put(_Curve(metric, layer=layer), [probe.step], [value])
+                        self._put(_Curve(metric, layer=layer), _Chunk(attempt, [probe.step], [value]))
 
-    def _add_evaluation(self, evaluation: event_pb2.EvaluationCompleted) -> None:
+    def _add_evaluation(self, attempt: int, evaluation: event_pb2.EvaluationCompleted) -> None:
         if evaluation.split != state_pb2.SPLIT_VALIDATION or evaluation.baseline_job_id:
             return
+        step = [evaluation.step]
         figures = {"validation_loss": evaluation.loss, "validation_error_ratio": evaluation.error_ratio}
         for metric, value in figures.items():
             if metric in self._wanted.metrics:
-                self._put(_Curve(metric), [evaluation.step], [value])
+                self._put(_Curve(metric), _Chunk(attempt, step, [value]))
         if "category_error_ratio" in self._wanted.metrics:
             for category in evaluation.categories:
                 curve = _Curve("category_error_ratio", category=category.category)
-                self._put(curve, [evaluation.step], [category.error_ratio])
+                self._put(curve, _Chunk(attempt, step, [category.error_ratio]))
 
-    def _put(self, curve: _Curve, steps: Any, values: Any) -> None:
-        points = _Points(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=np.float64))
-        inside = (points.steps >= self._wanted.first_step) & (points.steps <= self._wanted.last_step)
-        if inside.any():
-            self._chunks.setdefault(curve, []).append(_Points(points.steps[inside], points.values[inside]))
-
-
-def downsample(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.int64]:
-    """Places of at most `most` values, rising: the extremes and the last of each stretch."""
-    if len(values) <= most:
-        return np.arange(len(values))
-    stretches = np.array_split(np.arange(len(values)), max(1, most // 3))
-    finite = np.where(np.isfinite(values), values, np.nan)
-    kept = {len(values) - 1}
-    for stretch in stretches:
-        if not np.isnan(finite[stretch]).all():
-            kept |= {stretch[np.nanargmin(finite[stretch])], stretch[np.nanargmax(finite[stretch])]}
-        kept.add(stretch[-1])
-    return np.array(sorted(kept))
+    def _put(self, curve: _Curve, chunk: _Chunk) -> None:
+        first = bisect_left(chunk.steps, self._wanted.first_step)
+        end = bisect_right(chunk.steps, self._wanted.last_step)
+        if first < end:
+            inside = _Chunk(chunk.attempt, chunk.steps[first:end], list(chunk.values[first:end]))
+            self._chunks.setdefault(curve, []).append(inside)

@@ -16,15 +16,17 @@ import pytest
 from google.protobuf import text_format
 from google.rpc import error_details_pb2, status_pb2
 
-from gradsight.v1 import artifact_service_pb2 as files_pb
 from gradsight.v1 import (
+    artifact_pb2,
     artifact_service_pb2_grpc,
     event_pb2,
     job_pb2,
     spec_pb2,
+    state_pb2,
     training_service_pb2_grpc,
     worker_pb2,
 )
+from gradsight.v1 import artifact_service_pb2 as files_pb
 from gradsight.v1 import training_service_pb2 as pb
 from gradsight_store import attempts
 from gradsight_store.embedded import EmbeddedStore, start_embedded
@@ -155,6 +157,23 @@ class FakeAttempt:
             recorded = event_pb2.StepsRecorded(first_step=start, loss=numbers, gradient_norm=numbers)
             events.append(event_pb2.JobEvent(steps_recorded=recorded))
         return self.append(*events)
+
+    def hand_back(self, resume_at_step: int) -> None:
+        """Give the job back with a checkpoint to resume from."""
+        checkpoint = artifact_pb2.Artifact(
+            digest="sha256:" + "c" * 64,
+            kind=artifact_pb2.ARTIFACT_KIND_CHECKPOINT,
+            filename="c",
+            step=resume_at_step,
+        )
+        operation = attempts.record_checkpoint(
+            self.ref, self.term, checkpoint, 0.1, operation_id=new_operation_id()
+        )
+        self._store.run(operation)
+        drained = state_pb2.JobError(
+            reason=state_pb2.JOB_ERROR_REASON_WORKER_DRAINED, fault=state_pb2.FAULT_INFRA
+        )
+        self._store.run(attempts.release(self.ref, self.term, error=drained, operation_id=new_operation_id()))
 
     def finish(self, state: int) -> None:
         """End the job."""

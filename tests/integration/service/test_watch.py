@@ -217,14 +217,20 @@ def test_events_are_listed_in_pages_and_by_kind(service: Service, started: Any) 
     assert page.end
 
 
-def test_history_thins_curves_out_and_forgets_what_a_resume_took_back(service: Service, started: Any) -> None:
+def test_history_thins_curves_out_and_forgets_what_a_resume_took_back(
+    service: Service, worker: Worker
+) -> None:
+    service.create('queue: "history"')
+    idle = worker("history")
+    started = idle.wait_for_job()
     probe = event_pb2.Probe(step=5, layer_gradient_norm=[0.5, 0.25], gain_ratio=0.75)
     layers = [event_pb2.Layer(index=0, path="hidden.0"), event_pb2.Layer(index=1, path="output")]
     started.append(event_pb2.JobEvent(model_built=event_pb2.ModelBuilt(layers=layers)))
     steps = event_pb2.StepsRecorded(first_step=1, loss=[9.0] * 10, probes=[probe])
     started.append(event_pb2.JobEvent(steps_recorded=steps))
     started.append_steps(11, 100)
-    started.append(event_pb2.JobEvent(attempt_started=event_pb2.AttemptStarted(resumed_at_step=500)))
+    started.hand_back(resume_at_step=500)
+    started = idle.wait_for_job()
     started.append_steps(501, 30)
     evaluation = event_pb2.EvaluationCompleted(
         split=state_pb2.SPLIT_VALIDATION, step=800, loss=0.5, error_ratio=0.125
