@@ -1,7 +1,6 @@
 """What the client can do, once for the sync and the async client: requests out, records back, nothing blocking."""
 
 import dataclasses
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -108,12 +107,10 @@ def list_events(job_id: str, patience: Patience, *, after: int, kinds: Sequence[
 
 def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[Job]:
     """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on."""
-    started = time.monotonic()
     job = yield from get_job(job_id, patience)
     if job.done:
         return job
-    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
-    yield from watch_job(job_id, patience, after=job.last_sequence, kinds=("state_changed",), timeout=left)
+    yield from watch_job(job_id, patience, after=job.last_sequence, kinds=("state_changed",), timeout=timeout)
     return (yield from get_job(job_id, patience))
 
 

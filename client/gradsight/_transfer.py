@@ -58,9 +58,10 @@ def upload(path: Path, patience: Patience) -> Operation[Artifact]:
                 return _convert.record(Artifact, response.artifact)
         except UploadNotFound:
             upload_id = ""
-        except (Unavailable, UploadOffsetConflict) as error:
-            if tries >= patience.call_attempts:
-                raise error
+        except (Unavailable, UploadOffsetConflict):
+            # A service that has never answered was already tried as often as any call is.
+            if sent < 0 or tries >= patience.call_attempts:
+                raise
         tries += 1
         if tries > patience.call_attempts:
             raise DigestMismatch(f"{path} does not arrive whole; upload it again")

@@ -1,5 +1,6 @@
 """Following streams across broken connections and restarts, without gap and without duplicate."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -148,29 +149,38 @@ def follow(
     `request` describes what is still missing at that moment. A service that has answered before is waited for as long
     as `patience.reconnect` says; one that never did only for a few tries, because then the address may be wrong.
     """
-    answered, silent_since, pauses, tries = False, time.monotonic(), patience.pauses(), 1
+    answered, heard, pauses, tries = False, time.monotonic(), patience.pauses(), 1
     while True:
+        opened, frames = request(), 0
         lost: GradsightError
         try:
-            yield Open(method, request(), _remaining(deadline))
+            yield Open(method, opened, _remaining(deadline))
             while (frame := (yield Receive())) is not None:
-                answered, silent_since, pauses = True, time.monotonic(), patience.pauses()
+                answered, last, frames = True, time.monotonic(), frames + 1
                 if (yield from take(frame)):
+                    yield from _let_it_end()
                     return
             lost = ServiceUnreachable(f"{method} ended early")
         except (Unavailable, CallCancelled) as error:
             # A service that is stopped hard cancels its streams; we never cancel one that we still read.
             lost = error
+        # A stream that breaks right after its first frame, again and again, is no sign of life.
+        if frames > 1 or request() != opened:
+            heard, pauses = last, patience.pauses()
         patient = (
-            time.monotonic() - silent_since < patience.reconnect
-            if answered
-            else tries < patience.call_attempts
+            time.monotonic() - heard < patience.reconnect if answered else tries < patience.call_attempts
         )
         if not patient:
             raise lost
         tries += 1
         pause, remaining = next(pauses), _remaining(deadline)
         yield Sleep(pause if remaining is None else min(pause, remaining))
+
+
+def _let_it_end() -> Operation[None]:
+    """Waits for the orderly end of a stream that has brought everything, so that it does not count as cancelled."""
+    with contextlib.suppress(GradsightError):
+        yield Receive()
 
 
 def _remaining(deadline: float | None) -> float | None:

@@ -34,17 +34,16 @@ def follow(
     session: Session, handle: "JobHandle", *, quiet: bool = False, after: int = 0, timeout: float | None
 ) -> Job:
     """Returns the job once it has ended. Ctrl-C leaves the job alone, says how to come back and exits with 130."""
-    sequence = after
+    shown: View | None = None
     try:
         if quiet:
             return handle.wait(timeout)
-        with _view(session, handle, after) as view:
-            for event in handle.watch(view.sequence, timeout=timeout):
-                view.take(event)
-                sequence = view.sequence
+        with _view(session, handle, after) as shown:
+            for event in handle.watch(shown.sequence, timeout=timeout):
+                shown.take(event)
         return handle.get()
     except KeyboardInterrupt:
-        _say_how_to_come_back(session, handle.job_id, sequence)
+        _say_how_to_come_back(session, handle.job_id, shown.sequence if shown else after)
         sys.exit(Exit.DETACHED)
 
 
@@ -84,11 +83,12 @@ class _Lines:
         self._throttle = StepThrottle()
 
     def take(self, event: JobEvent) -> None:
-        self.sequence = event.sequence
         if self._session.json:
             self._session.line(event)
         elif not isinstance(event.detail, StepsRecorded) or self._throttle.passes(event.detail):
             click.echo(event_line(event))
+        # Only now: who is interrupted in between comes back to a line twice rather than never.
+        self.sequence = event.sequence
 
     def __enter__(self) -> Self:
         return self
