@@ -28,8 +28,10 @@ class Configuration:
 
 
 def within(name: str, value: float, low: float, high: float, *, open_end: bool = False) -> None:
-    """Raise ValueError unless low ≤ value ≤ high (< high with `open_end`)."""
-    if not (low <= value < high if open_end else low <= value <= high):
+    """Raise ValueError unless low ≤ value ≤ high (< high with `open_end`); bounds that are integers ask for one."""
+    numbers = int if isinstance(low, int) else (int, float)
+    fits = isinstance(value, numbers) and (low <= value < high if open_end else low <= value <= high)
+    if not fits:
         raise ValueError(f"{name}: got {value!r}, allowed {low} to {'below ' if open_end else ''}{high}")
 
 

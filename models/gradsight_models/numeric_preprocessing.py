@@ -1,5 +1,6 @@
 """From columns of numbers to standardised ones: what `mlp` reads."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -51,4 +52,23 @@ class NumericPreprocessing:
 
 
 def _matrix(columns: Sequence[Sequence[Any]]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    try:
+        matrix = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    except (TypeError, ValueError):
+        raise _refusal(columns) from None
+    if not np.isfinite(matrix).all():
+        raise _refusal(columns)
+    return matrix
+
+
+def _refusal(columns: Sequence[Sequence[Any]]) -> ValueError:
+    """Name the first value that is no finite number, places counted from 1."""
+    for place, column in enumerate(columns, start=1):
+        for row, value in enumerate(column, start=1):
+            try:
+                finite = math.isfinite(float(value))
+            except (TypeError, ValueError):
+                finite = False
+            if not finite:
+                return ValueError(f"row {row}, input column {place}: got {value!r}, allowed: a finite number")
+    return ValueError("the columns differ in length")

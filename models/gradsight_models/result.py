@@ -11,6 +11,7 @@ Nothing in them is code, and nothing is unpickled.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from gradsight_models.architectures import build_model, preprocessing_from_json
@@ -132,7 +134,7 @@ def save_result(
             name: {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in contents.items()
         },
-        "figures": dict(figures),
+        "figures": _finite(figures),
     }
     contents["manifest.json"] = _json(manifest)
     return [_write(directory / name, contents[name]) for name in RESULT_FILES]
@@ -142,12 +144,24 @@ def load_result(path: str | os.PathLike[str]) -> LoadedModel:
     """Load the result in a directory, every file checked against the manifest; raises ResultError."""
     directory = Path(path)
     manifest = _read_manifest(directory)
-    contents = {name: _read_checked(directory, name, entry) for name, entry in manifest["files"].items()}
+    contents = {name: _read_checked(directory, name, manifest["files"][name]) for name in RESULT_FILES[:-1]}
+    try:
+        return _assemble(contents, manifest["figures"])
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ResultError(
+            f"{directory}: its files do not fit together ({error}); download all of them again"
+        ) from error
+
+
+def _assemble(contents: Mapping[str, bytes], figures: Mapping[str, Any]) -> LoadedModel:
     model = json.loads(contents["model.json"])
     preprocessing = preprocessing_from_json(json.loads(contents["preprocessing.json"]))
     labels = LabelNames.from_json(json.loads(contents["labels.json"]))
-    module = build_model(model["architecture"], model["options"], preprocessing, len(labels.names))
-    module.load_state_dict(safetensors.torch.load(contents["weights.safetensors"]))
+    # On the meta device nothing is allocated and nothing drawn: sizes from a file are checked against the weights
+    # first, and the caller's random numbers stay where they were.
+    with torch.device("meta"):
+        module = build_model(model["architecture"], model["options"], preprocessing, len(labels.names))
+    module.load_state_dict(safetensors.torch.load(contents["weights.safetensors"]), assign=True)
     module.eval()
     return LoadedModel(
         module=module,
@@ -155,7 +169,7 @@ def load_result(path: str | os.PathLike[str]) -> LoadedModel:
         preprocessing=preprocessing,
         labels=labels,
         input_columns=tuple(model["input_columns"]),
-        figures=manifest["figures"],
+        figures=figures,
     )
 
 
@@ -173,6 +187,12 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise ResultError(
             f"{directory}: format version {found}, allowed {FORMAT_VERSION}; use a newer gradsight"
         )
+    files = manifest.get("files")
+    missing = sorted({*RESULT_FILES[:-1]} - {*files}) if isinstance(files, dict) else list(RESULT_FILES[:-1])
+    if missing or "figures" not in manifest:
+        raise ResultError(
+            f"{directory / 'manifest.json'}: names no {', '.join(missing) or 'figures'}; download it again"
+        )
     return manifest
 
 
@@ -181,9 +201,18 @@ def _read_checked(directory: Path, name: str, entry: Mapping[str, Any]) -> bytes
         content = (directory / name).read_bytes()
     except FileNotFoundError:
         raise ResultError(f"{directory}: {name} is missing; download it again") from None
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise ResultError(f"{directory / name}: its sha256 is not that of the manifest; download it again")
     return content
+
+
+def _finite(value: Any) -> Any:
+    """The same figures with null for what JSON cannot say: a run that diverged has such figures, too."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(document: object) -> bytes:

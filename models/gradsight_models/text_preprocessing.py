@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
-# Longer texts keep their first features: enough for several paragraphs, and it bounds the padded width.
+# Longer texts keep their heaviest features: enough for several paragraphs, and it bounds the padded width.
 _MOST_FEATURES = 2048
+# No word of two or more characters contains it.
+_NGRAM_MARK = "#"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class TextPreprocessing:
         """Keep the features that most training texts have, those of one text alone left out; ties by name."""
         features = _Features(word_ngrams, char_ngrams)
         frequency: Counter[str] = Counter()
-        for text in texts:
-            frequency.update(set(features.of(text)))
+        for row, text in enumerate(texts, start=1):
+            frequency.update(set(features.of(_checked(text, row))))
         ranked = sorted(frequency.items(), key=lambda item: (-item[1], item[0]))
         kept = [(name, count) for name, count in ranked[:max_vocabulary] if count > 1 or len(texts) < 100]
         idf = [math.log((1 + len(texts)) / (1 + count)) + 1 for _, count in kept]
@@ -65,7 +67,7 @@ class TextPreprocessing:
         (texts,) = columns
         features = _Features(self.word_ngrams, self.char_ngrams)
         idf = np.asarray(self.idf, dtype=np.float32)
-        rows = [self._row(features.of(str(text)), idf) for text in texts]
+        rows = [self._row(features.of(_checked(text, row)), idf) for row, text in enumerate(texts, start=1)]
         width = max((len(ids) for ids, _ in rows), default=0) or 1
         ids = np.zeros((len(rows), width), dtype=np.int32)
         weights = np.zeros((len(rows), width), dtype=np.float32)
@@ -98,10 +100,18 @@ class TextPreprocessing:
     def _row(self, features: Iterable[str], idf: "np.ndarray[Any, np.dtype[np.float32]]") -> tuple[Any, Any]:
         known = [number for name in features if (number := self.vocabulary.get(name))]
         ids, counts = np.unique(np.asarray(known, dtype=np.int32), return_counts=True)
-        ids, counts = ids[:_MOST_FEATURES], counts[:_MOST_FEATURES]
         weights = (1 + np.log(counts.astype(np.float32))) * idf[ids]
+        if len(ids) > _MOST_FEATURES:
+            heaviest = np.sort(np.argsort(-weights, kind="stable")[:_MOST_FEATURES])
+            ids, weights = ids[heaviest], weights[heaviest]
         length = float(np.sqrt(np.square(weights).sum()))
         return ids, weights / length if length > 0 else weights
+
+
+def _checked(text: object, row: int) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"row {row}: got {text!r}, allowed: a text")
+    return text
 
 
 class _Features:
@@ -125,10 +135,10 @@ class _Features:
         return found
 
     def _of_word(self, word: str) -> list[str]:
-        # The border mark keeps `<ing` (a beginning) apart from `ing>` (an ending) and from the word itself.
+        # The borders keep `<ing` (a beginning) apart from `ing>` (an ending), the mark keeps both apart from words.
         marked = f"<{word}>"
         ngrams = [
-            marked[start : start + length]
+            _NGRAM_MARK + marked[start : start + length]
             for length in range(self._shortest, min(self._longest, len(marked) - 1) + 1)
             for start in range(len(marked) - length + 1)
         ]

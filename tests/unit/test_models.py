@@ -1,5 +1,6 @@
 """Built-in models, their preprocessing and the files of a result."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -132,3 +133,59 @@ def test_an_unfit_option_says_what_is_allowed(
     columns = [TEXTS] if architecture == "text_classifier" else [[1.0, 2.0]]
     with pytest.raises(ValueError, match=message):
         fit_preprocessing(architecture, columns, options)
+
+
+@pytest.mark.parametrize(
+    "change", [{"architecture": "tree"}, {"options": {"embedding_size": 9}}, {"options": {"x": 1}}]
+)
+def test_files_that_do_not_fit_together_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    model_file, manifest_file = saved(tmp_path) / "model.json", tmp_path / "manifest.json"
+    content = json.dumps({**json.loads(model_file.read_text()), **change}).encode()
+    model_file.write_bytes(content)
+    manifest = json.loads(manifest_file.read_text())
+    manifest["files"]["model.json"]["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest_file.write_text(json.dumps(manifest))
+    with pytest.raises(ResultError, match="do not fit together"):
+        load_result(tmp_path)
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    saved(tmp_path)
+    before = torch.get_rng_state()
+    load_result(tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "wide"])
+def test_a_value_that_is_no_finite_number_is_named(value: object) -> None:
+    preprocessing = fit_preprocessing("mlp", [[1.0, 2.0], [3.0, 4.0]], {})
+    with pytest.raises(ValueError, match=r"row 2, input column 1: got .*, allowed: a finite number"):
+        preprocessing.encode([[1.0, value], [3.0, 4.0]])
+
+
+def test_a_missing_text_is_named() -> None:
+    with pytest.raises(ValueError, match="row 2: got None, allowed: a text"):
+        fit_preprocessing("text_classifier", [TEXTS], {}).encode([["a", None]])
+
+
+def test_a_figure_that_is_not_finite_is_saved_as_null(tmp_path: Path) -> None:
+    preprocessing = fit_preprocessing("mlp", [[1.0, 2.0]], {})
+    save_result(
+        tmp_path,
+        module=build_model("mlp", {}, preprocessing, 2),
+        architecture="mlp",
+        options={},
+        input_columns=["a"],
+        preprocessing=preprocessing,
+        labels=LabelNames(("no", "yes")),
+        figures={"loss": float("nan"), "losses": [1.0, float("inf")]},
+        version="0",
+    )
+    assert load_result(tmp_path).figures == {"loss": None, "losses": [1.0, None]}
+
+
+def test_a_word_and_an_ngram_of_the_same_letters_are_two_features() -> None:
+    preprocessing = fit_preprocessing("text_classifier", [["in the box"] * 2, ["the pin"] * 2][0:1], {})
+    ids, weights = preprocessing.encode([["in", "pin"]])
+    in_features, pin_features = ({*row[mask].tolist()} for row, mask in zip(ids, weights > 0, strict=True))
+    assert in_features - pin_features
