@@ -25,6 +25,7 @@ Report = Callable[[event_pb2.JobEvent, bool], None]
 
 _FLUSH_SECONDS = 0.25
 _STEPS = 512
+_CHUNK = 64
 _PROBES = 64
 
 
@@ -85,7 +86,7 @@ class Telemetry:
             half.first_step = step
         if step >= self.cadence.next_step - 1:
             self._stopwatch.begin()
-        return half.slots[len(half.learning_rates)]
+        return half.slot(len(half.learning_rates))
 
     def end_step(self, step: int, learning_rate: float, samples_total: int, *, probed: bool) -> None:
         """The step was issued. Raises TrainingFailed when too many steps were not finite, ChannelClosed."""
@@ -227,9 +228,7 @@ class _Half:
 
     def __init__(self, device: torch.device, probe_width: int) -> None:
         self._steps = torch.ones(4, _STEPS, device=device)
-        self.slots = [
-            StepSlot(*column) for column in zip(*(row.unbind() for row in self._steps), strict=True)
-        ]
+        self._slots: list[StepSlot] = []
         self.probes = torch.zeros(_PROBES, probe_width, device=device)
         on_device = device.type == "cuda"
         self.host_steps = torch.zeros(4, _STEPS, pin_memory=True) if on_device else self._steps
@@ -237,6 +236,15 @@ class _Half:
         self._copied = torch.cuda.Event() if on_device else None  # type: ignore[no-untyped-call]
         self.pending = False
         self.clear()
+
+    def slot(self, index: int) -> StepSlot:
+        """Where the step at this place writes. Views are made in chunks: all at once would delay the first step."""
+        if index == len(self._slots):
+            chunk = self._steps[:, index : index + _CHUNK]
+            self._slots += [
+                StepSlot(*column) for column in zip(*(row.unbind() for row in chunk), strict=True)
+            ]
+        return self._slots[index]
 
     def clear(self) -> None:
         """Empty, to be filled again."""

@@ -34,8 +34,8 @@ from gradsight_worker.training.schedules import build_schedule
 from gradsight_worker.training.state import KeptWeights, TrainingState
 from gradsight_worker.training.telemetry import Telemetry
 
-_IMPORTED_ON_DEMAND = ("pyarrow.parquet",)
-"""Modules that a run would otherwise import on its way."""
+_IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ma")
+"""Modules that libraries would otherwise import on a run's way."""
 
 
 def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:

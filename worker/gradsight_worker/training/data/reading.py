@@ -60,7 +60,7 @@ def _read_fast(reader: ModuleType, file: DataFile, roles: Roles) -> Cells | None
         if table is None or any(column.null_count for column in table.columns):
             return None
         return {name: table.column(name).to_numpy() for name in table.column_names}
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
+    except (pa.ArrowException, UnicodeDecodeError):
         return None
 
 
@@ -149,6 +149,7 @@ def _require(roles: Roles, names: tuple[str, ...], file: DataFile) -> None:
 
 def _bad_cell(file: DataFile, row: int, column: str, got: object, expected: str) -> TrainingFailed:
     shown = "nothing" if got is None else json.dumps(got, ensure_ascii=False, default=str)
+    shown = shown.encode(errors="backslashreplace").decode()
     shown = shown if len(shown) <= 80 else shown[:79] + "…"
     return TrainingFailed.by_data(
         f"{file.filename}, row {row}, column {json.dumps(column)}: got {shown}, expected {expected}", row=row
