@@ -13,7 +13,10 @@ from gradsight_store.transport import enqueue_attempt
 log = structlog.get_logger()
 
 _LOOKED_AT = 64
+_PAUSE_S = 0.01
+"""After every look: a burst of creates, each of which wakes us, costs a look or two and not one each."""
 _RETRY_S = 0.5
+_PAUSE_S = 0.005  # a thousand creates a second, all workers busy: one look for many, not one each
 
 
 class Dispatcher:
@@ -52,6 +55,8 @@ class Dispatcher:
             if seen != cursor:
                 cursor = seen
                 self._work.set()
+                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
 
     async def _dispatch(self) -> None:
         while True:
@@ -59,12 +64,14 @@ class Dispatcher:
             try:
                 while await self._hand_out():
                     pass
+                await asyncio.sleep(_PAUSE_S)
             except StoreError as error:
                 log.warning("dispatcher cannot hand out jobs", error=str(error))
                 await asyncio.sleep(_RETRY_S)
             except Exception:
                 log.exception("dispatcher cannot hand out jobs")  # one record must not stop all the others
                 await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_PAUSE_S)
             try:
                 async with asyncio.timeout(self._look_again_s):
                     await self._work.wait()

@@ -18,6 +18,7 @@ from gradsight_store.connections import (
     client_arguments,
     lacks_script,
     no_backoff,
+    packed,
 )
 from gradsight_store.events import parse_event
 from gradsight_store.feed import FeedEntry, checked_cursor, parse_entry
@@ -187,7 +188,7 @@ async def _exchange(client: redis.asyncio.Redis, commands: list[Command]) -> lis
     pool: Any = client.connection_pool
     connection = await pool.get_connection()
     try:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(packed(commands), check_health=False)
         return [await _reply(connection) for _ in commands]
     except BaseException:
         await connection.disconnect(nowait=True)  # replies may still come: nobody else must read them

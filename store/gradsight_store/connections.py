@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Res
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gradsight_store.errors import StoreError, StoreFull, StoreUnavailable
+from gradsight_store.operations import Command
 from gradsight_store.settings import StoreSettings
 
 FAILURES = (RedisConnectionError, RedisTimeoutError, OSError)
@@ -87,6 +88,17 @@ def checked(replies: list[Any], url: str) -> list[Any]:
             raise StoreUnavailable(url, "it is a replica that takes no writes") from reply
         raise StoreError(f"the store at {url} refused a command: {reply}") from reply
     return replies
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    """The commands as they travel. redis-py's own packing took a third of the time of creating a job."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            data = argument if isinstance(argument, bytes) else str(argument).encode()
+            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(parts)
 
 
 def _reason(failure: Exception) -> str:
