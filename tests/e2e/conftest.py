@@ -12,13 +12,14 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import pytest
+
 from gradsight import (
     CheckpointSaved,
     Client,
@@ -41,8 +42,8 @@ _STOP_S = 90.0
 
 @pytest.fixture(scope="session")
 def shared_household(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Household"]:
-    """One household for all tests that leave it as it was."""
-    household = Household(tmp_path_factory.mktemp("household"))
+    """One household for all tests that leave it as it was; its leases outlast a loaded machine's pauses."""
+    household = Household(tmp_path_factory.mktemp("household"), profile="standard")
     with household.running():
         yield household
 
@@ -59,7 +60,7 @@ def household(shared_household: "Household") -> Iterator["Household"]:
 
 @pytest.fixture
 def own_household(tmp_path: Path) -> Iterator["Household"]:
-    """A household for a test that breaks it."""
+    """A household for a test that breaks it; it notices losses within two seconds."""
     household = Household(tmp_path / "household")
     with household.running():
         yield household
@@ -74,8 +75,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> "Datasets":
 class Household:
     """`gradsight up` in a process of its own, over one data directory and on ports that stay the same."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, profile: str = "fast") -> None:
         self.data = directory
+        self._profile = profile
         self.service, self.exporter, self.service_metrics, worker_metrics = (
             f"127.0.0.1:{port}" for port in free_ports(4)
         )
@@ -103,7 +105,7 @@ class Household:
     def up(self) -> None:
         """Start it and wait until everything answers."""
         log = self.data.parent / f"{self.data.name}.log"
-        command = [*CLI, "up", "--data", str(self.data), "--profile", "fast", "--threads", "1"]
+        command = [*CLI, "up", "--data", str(self.data), "--profile", self._profile, "--threads", "1"]
         command += ["--address", self.service, "--exporter-address", self.exporter]
         command += ["--metrics-address", self.service_metrics]
         command += ["--worker-metrics-port", self.worker_metrics.rpartition(":")[2]]
@@ -136,9 +138,9 @@ class Household:
         assert self._process is not None
         return self._process
 
-    def client(self, **patience: Any) -> Client:
-        """A connected client."""
-        return Client(self.service, patience=Patience(**patience))
+    def client(self) -> Client:
+        """A connected client that waits for a service that starts again, on a slow machine too."""
+        return Client(self.service, patience=Patience(call_timeout=30, call_attempts=30))
 
     def cli(
         self, *arguments: str, timeout_s: float = 60.0, address: str | None = None, cwd: Path | None = None
@@ -192,7 +194,9 @@ class Household:
 
         def found() -> psutil.Process | None:
             children = self.supervisor().children()
-            return next((child for child in children if "metrics_server" not in " ".join(child.cmdline())), None)
+            return next(
+                (child for child in children if "metrics_server" not in " ".join(child.cmdline())), None
+            )
 
         return wait_for("an attempt", found)
 
@@ -338,7 +342,7 @@ def states(handle: JobHandle) -> list[JobState]:
     return [event.detail.state for event in log if isinstance(event.detail, StateChanged)]
 
 
-def _numbers(chance: random.Random, rows: int) -> list[Mapping[str, str]]:
+def _numbers(chance: random.Random, rows: int) -> list[dict[str, str]]:
     """Size follows from width and height; the team does not."""
     made = []
     for _ in range(rows):
@@ -349,7 +353,7 @@ def _numbers(chance: random.Random, rows: int) -> list[Mapping[str, str]]:
     return made
 
 
-def _texts(chance: random.Random, rows: int) -> list[Mapping[str, str]]:
+def _texts(chance: random.Random, rows: int) -> list[dict[str, str]]:
     words = {
         "refund": ["money", "refund", "paid", "card", "charged"],
         "exchange": ["smaller", "bigger", "swap", "exchange", "size"],
@@ -366,7 +370,7 @@ def _texts(chance: random.Random, rows: int) -> list[Mapping[str, str]]:
     return made
 
 
-def _write_csv(path: Path, rows: list[Mapping[str, str]]) -> Path:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

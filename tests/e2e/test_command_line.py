@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from gradsight import load_result
-
 from tests.e2e.conftest import CLI, Datasets, Household, wait_until_saved
+
+from gradsight import load_result
 
 MLP = ("--model", "mlp", "--target", "size", "--category", "team", "--steps", "100", "--batch-size", "16")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from tests.e2e.conftest import Datasets, Household, states
+
 from gradsight import (
     ArtifactKind,
     AttemptStarted,
@@ -17,8 +19,6 @@ from gradsight import (
     StepsRecorded,
     load_result,
 )
-
-from tests.e2e.conftest import Datasets, Household, states
 
 COLUMNS = ["row_id", "split", "category", "target", "predicted", "loss", "correct", "baseline_correct"]
 RESULT = {"weights.safetensors", "model.json", "preprocessing.json", "labels.json", "manifest.json"}
@@ -42,9 +42,9 @@ def test_a_job_is_trained_and_its_result_answers(
     for kind in (AttemptStarted, DataPrepared, ModelBuilt):
         assert sum(isinstance(detail, kind) for detail in details) == 1
     batches = [detail for detail in details if isinstance(detail, StepsRecorded)]
-    assert [step for batch in batches for step in range(batch.first_step, batch.first_step + len(batch.loss))] == [
-        *range(1, 201)
-    ]
+    assert [
+        step for batch in batches for step in range(batch.first_step, batch.first_step + len(batch.loss))
+    ] == [*range(1, 201)]
     assert {file.name for file in files} >= RESULT
     question, answer = QUESTIONS[architecture]
     (prediction,) = load_result(tmp_path).predict([question])
