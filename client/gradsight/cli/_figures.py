@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BROKEN = "×"
+_LARGEST = 1e300
 
 
 def number(value: float | None) -> str:
@@ -17,7 +18,7 @@ def number(value: float | None) -> str:
         return "NaN" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == 0:
         return "0"
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+    return f"{value:.4g}" if 1e-4 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
 def count(value: float) -> str:
@@ -35,7 +36,8 @@ def percent(ratio: float | None) -> str:
 
 def points(ratio: float) -> str:
     """Returns a difference of ratios in percentage points: `−4.9`."""
-    return f"{ratio * 100:+.1f}".replace("-", "−")
+    text = f"{ratio * 100:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def nonfinite(steps: int) -> str:
@@ -90,6 +92,8 @@ def sparkline(values: Sequence[float], width: int, *, logarithmic: bool = False)
     means = [_mean(values[start:end]) for start, end in itertools.pairwise(edges)]
     if logarithmic:
         means = [math.log10(max(mean, 1e-30)) if math.isfinite(mean) else mean for mean in means]
+    # A run that diverges reaches numbers whose differences overflow.
+    means = [max(-_LARGEST, min(_LARGEST, mean)) if math.isfinite(mean) else mean for mean in means]
     finite = [mean for mean in means if math.isfinite(mean)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     # A flat curve is drawn flat: without this, noise of a millionth would fill the whole height.

@@ -74,7 +74,8 @@ def _text(event: JobEvent) -> str:
         case EvaluationCompleted() as evaluation:
             whose = f" of baseline {evaluation.baseline_job_id}" if evaluation.baseline_job_id else ""
             kept = ", best so far" if evaluation.kept and evaluation.split is Split.VALIDATION else ""
-            return f"{evaluation.split}{whose} at step {evaluation.step:,}: {evaluation_figures(evaluation)}{kept}"
+            when = "" if whose else f" at step {evaluation.step:,}"
+            return f"{evaluation.split}{whose}{when}: {evaluation_figures(evaluation)}{kept}"
         case events.CheckpointSaved() as saved:
             return f"checkpoint at step {saved.step:,} ({size(saved.artifact.size_bytes)}, {span(saved.seconds)})"
         case events.ArtifactReady() as ready:

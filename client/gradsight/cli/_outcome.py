@@ -11,7 +11,6 @@ from gradsight._errors import (
     InvalidRequest,
     InvalidSpec,
     JobCancelled,
-    JobNotFound,
     MissingExtra,
     NotFound,
     NotSupportedYet,
@@ -59,12 +58,15 @@ _HINTS: tuple[tuple[type[GradsightError], str], ...] = (
         "The service runs, its store does not answer: `gradsight status` shows more, or ask the operator.",
     ),
     (DeadlineExceeded, "The service is reachable but slow; try again."),
-    (JobNotFound, "`gradsight jobs` lists the jobs."),
     (RequestIdReused, "Use a new --request-id for a new spec, or leave it out."),
 )
 
 # The flag that sets a field, by the field's path in the contract and in a spec file.
 _FLAGS = {
+    "name": "--name",
+    "labels": "--label",
+    "queue": "--queue",
+    "seed": "--seed",
     "model": "--model",
     "data.train": "--train",
     "data.validation": "--validation",
@@ -104,10 +106,18 @@ def report(error: GradsightError) -> None:
         what = "not supported yet" if isinstance(error, NotSupportedYet) else "the spec is wrong"
         click.echo(f"gradsight: {what}", err=True)
         for field, message in fields:
-            flag = f" ({_FLAGS[field]})" if field in _FLAGS else ""
-            click.echo(f"  {field}{flag}: {message}", err=True)
+            click.echo(f"  {field}{_flag(field)}: {message}", err=True)
     else:
         click.echo(f"gradsight: {error.message}", err=True)
     for cls, hint in _HINTS:
         if isinstance(error, cls):
             click.echo(hint, err=True)
+
+
+def _flag(field: str) -> str:
+    """Returns the flag behind a field or behind what the field is part of, in brackets; nothing where there is none."""
+    while field:
+        if field in _FLAGS:
+            return f" ({_FLAGS[field]})"
+        field = field.rpartition(".")[0] if "." in field else field.partition("[")[0] if "[" in field else ""
+    return ""

@@ -195,7 +195,7 @@ def test_validate_prints_a_spec_that_submit_takes(
         ((*SUBMIT, "--timeout", "30m"), ["--timeout needs --follow or --wait"]),
         ((*SUBMIT, "--impact", "returns"), ["got 'returns', allowed: name=3"]),
         ((*SUBMIT, "--label", "=x"), ["got '=x', allowed: name=value"]),
-        (("show", "nope"), ["no job nope", "gradsight jobs"]),
+        (("show", "nope"), ["no job nope"]),
         (("watch", "nope"), ["no job nope"]),
         (("sumbit",), ["did you mean submit?"]),
         (("jobs", "--state", "runing"), ["runing"]),
