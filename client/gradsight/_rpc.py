@@ -22,6 +22,8 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # A machine that vanished without closing its connections is noticed by these pings, not by silence.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A proxy that a machine sets for the web is none for a service on loopback or in the same cluster.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     # Clients in one process do not share a connection that one of them lost.
     ("grpc.use_local_subchannel_pool", 1),
