@@ -81,13 +81,26 @@ import click
     help="Seconds after which a quiet stream gets a heartbeat.",
 )
 @click.option(
+    "--stream-age",
+    type=click.FloatRange(0.1, 86400),
+    default=1800.0,
+    show_default=True,
+    envvar="GRADSIGHT_STREAM_AGE",
+    help="Seconds after which a stream ends and its client watches again, at any replica.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
     envvar="GRADSIGHT_LOG_LEVEL",
 )
-@click.option("--ready-file", type=click.Path(path_type=Path), help="Written as JSON once calls are taken.")
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    envvar="GRADSIGHT_READY_FILE",
+    help="Written as JSON once calls are taken.",
+)
 def serve(
     address: str,
     store: str | None,
@@ -101,6 +114,7 @@ def serve(
     reflection: bool | None,
     max_watchers: int,
     heartbeat: float,
+    stream_age: float,
     log_level: str,
     ready_file: Path | None,
 ) -> None:
@@ -131,7 +145,7 @@ def serve(
             insecure_listen=insecure_listen,
             reflection=reflection,
             ready_file=ready_file,
-            hub=HubSettings(most_watchers=max_watchers, heartbeat_s=heartbeat),
+            hub=HubSettings(most_watchers=max_watchers, heartbeat_s=heartbeat, stream_age_s=stream_age),
         )
         asyncio.run(run(settings, click.echo))
     except StoreUnavailable as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -260,6 +261,19 @@ def test_watchers_beyond_the_limit_are_refused(start_service: ServiceStarter, re
     assert small.stop() == 0
 
 
+def test_an_old_stream_ends_with_its_place(start_service: ServiceStarter, refusal: Refused) -> None:
+    short = start_service("--stream-age", "0.5")
+    stream = short.training.WatchJob(pb.WatchJobRequest(job_id=short.create().job_id), timeout=20)
+    frames = [next(stream), next(stream), next(stream)]
+    assert frames[-1].end.reason == pb.STREAM_END_REASON_STREAM_EXPIRED
+    assert frames[-1].end.next_sequence == 1
+    refused = refusal(lambda: next(stream))
+    assert (refused.code, refused.reason) == (CODE.UNAVAILABLE, "STREAM_EXPIRED")
+    feed = short.training.WatchJobs(pb.WatchJobsRequest(), timeout=20)
+    assert refusal(lambda: list(feed)).reason == "STREAM_EXPIRED"
+    assert short.stop() == 0
+
+
 def test_an_outage_of_the_store_is_told_and_passes(
     start_service: ServiceStarter, refusal: Refused, tmp_path: Path, own_store: EmbeddedStore
 ) -> None:
@@ -325,6 +339,17 @@ def test_the_metrics_port_shows_calls_by_code_and_store_latency(service: Service
     assert 'gradsight_store_operation_seconds_count{operation="create_job"}' in text
     assert "process_cpu_seconds_total" in text
     assert page(service, "/nothing")[0] == 404
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None and not os.environ.get("CI"), reason="promtool is not installed"
+)
+def test_promtool_finds_nothing_to_say_about_the_metrics(service: Service) -> None:
+    _, text = page(service, "/metrics")
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_the_log_is_json_and_names_the_job(start_service: ServiceStarter) -> None:
