@@ -3,8 +3,8 @@
     python scripts/gen_protos.py            write the stubs
     python scripts/gen_protos.py --check    compare only; names each stale file and exits with 1
 
-The generator is pinned old on purpose (the `protos` dependency group): its versions set the floor of grpcio and protobuf
-for everyone who installs gradsight.
+The generator is pinned old on purpose (the `protos` dependency group): its versions set the floor of grpcio and
+protobuf for everyone who installs gradsight.
 """
 
 import argparse
@@ -21,7 +21,9 @@ PACKAGES = {"gradsight/v1": ROOT / "client", "gradsight_store/v1": ROOT / "store
 def main() -> int:
     """Write or compare the stubs; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed stubs, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed stubs, write nothing"
+    )
     check = parser.parse_args().check
     stale: list[str] = []
     for package, root in PACKAGES.items():
@@ -46,17 +48,22 @@ def protoc(files: list[str], *options: str) -> None:
     """Call protoc with this interpreter's plugins on the path."""
     plugins = Path(sys.executable).parent
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *options]
-    for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc"):
-        command.append(f"--plugin={plugin}={plugins / plugin}")
+    command += [f"--plugin={name}={plugins / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     subprocess.run([*command, *files], check=True, cwd=PROTOS)
 
 
 def install(fresh: Path, committed: Path, check: bool) -> list[str]:
     """Bring `committed` in line with `fresh`; with `check`, only return what differs."""
     wanted = {path.name: path.read_bytes() for path in fresh.iterdir()}
-    wanted["__init__.py"] = f'"""Generated from protos/{committed.parent.name}/v1 by scripts/gen_protos.py. Never edited."""\n'.encode()
-    present = {path.name: path.read_bytes() for path in committed.iterdir() if path.is_file()} if committed.exists() else {}
-    differing = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+    origin = f"protos/{committed.parent.name}/v1"
+    wanted["__init__.py"] = (
+        f'"""Generated from {origin} by scripts/gen_protos.py. Never edited."""\n'.encode()
+    )
+    files = [path for path in committed.iterdir() if path.is_file()] if committed.exists() else []
+    present = {path.name: path.read_bytes() for path in files}
+    differing = sorted(
+        name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
+    )
     if not check:
         committed.mkdir(parents=True, exist_ok=True)
         for name in differing:
