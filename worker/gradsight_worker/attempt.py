@@ -29,7 +29,7 @@ from gradsight_worker.errand import Errand, ErrandFailed, Errands
 from gradsight_worker.lease import Lease
 from gradsight_worker.outbox import MOST_BYTES, Fenced, Outbox, Write
 from gradsight_worker.scratch import Scratch
-from gradsight_worker.trainer_process import RunTrainer, start_trainer
+from gradsight_worker.trainer_process import Rehearse, RunTrainer, WaitingTrainer
 from gradsight_worker.training.channel import (
     AttemptChannel,
     CheckpointMessage,
@@ -58,6 +58,7 @@ class AttemptSettings:
     device: Device
     scratch: Scratch
     run_trainer: RunTrainer
+    rehearse: Rehearse | None = None
     threads: int | None = None
     """CPU threads of a trainer whose job does not say. None: torch's choice."""
     stall_timeout_s: float = 300.0
@@ -69,10 +70,14 @@ class AttemptSettings:
 
 
 class Attempt:
-    """An attempt of the job `ref` in one term. Runs once, in the main thread of a process that forks."""
+    """A try of one job. Runs once, in the main thread of a process that forks.
 
-    def __init__(self, settings: AttemptSettings, ref: JobRef, term: int, name: str) -> None:
-        self._settings, self._ref, self._term, self._name = settings, ref, term, name
+    Made before there is a job, together with the trainer's process, which waits likewise.
+    """
+
+    def __init__(self, settings: AttemptSettings) -> None:
+        self._settings = settings
+        self._waiting_trainer = self._new_trainer()
         self._store = Store.open(settings.store)
         self._artifacts = Artifacts(settings.artifacts)
         self._selector = selectors.DefaultSelector()
@@ -87,8 +92,15 @@ class Attempt:
         self._closing = False
         self._over = False
 
-    def run(self) -> None:
-        """Make the attempt. When it returns, the store knows how it ended or somebody else has the job."""
+    def run(self, ref: JobRef, term: int, name: str) -> None:
+        """Make the attempt. When it returns, the store knows how it ended or somebody else has the job.
+
+        Args:
+            ref: The job.
+            term: The term in which the job was assigned.
+            name: Name for the attempt's directory.
+        """
+        self._ref, self._term, self._name = ref, term, name
         self._watch_signals()
         if not self._claim():
             return
@@ -235,14 +247,20 @@ class Attempt:
             checkpoints=files.checkpoints,
             threads=spec.resources.threads if own_threads else self._settings.threads,
         )
+        if self._waiting_trainer.child.ended():  # killed while it waited: that is nobody's loss
+            self._waiting_trainer.dismiss()
+            self._waiting_trainer = self._new_trainer()
         self._memory_kills_before = processes.count_memory_kills()
-        self._trainer, self._channel = start_trainer(
-            plan, self._settings.run_trainer, self._settings.memory_limit_bytes
-        )
+        self._trainer = self._waiting_trainer.child
+        self._channel = self._waiting_trainer.start(plan)
         self._heard_at = time.monotonic()
         self._selector.register(self._channel, selectors.EVENT_READ, self._receive)
         self._selector.register(self._trainer.descriptor, selectors.EVENT_READ, self._trainer_ended)
         _log.info("trainer started", extra={"trainer": self._trainer.pid})
+
+    def _new_trainer(self) -> WaitingTrainer:
+        settings = self._settings
+        return WaitingTrainer(settings.run_trainer, settings.rehearse, settings.memory_limit_bytes)
 
     def _receive(self) -> None:
         assert self._channel is not None

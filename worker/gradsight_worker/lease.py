@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from gradsight_store import attempts
-from gradsight_store.errors import JobNotFound, StoreUnavailable
+from gradsight_store.errors import JobNotFound, StoreFull, StoreUnavailable
 from gradsight_store.operations import Answer, JobRef
 from gradsight_store.store import Store
 from gradsight_worker.outbox import Fenced
@@ -65,7 +65,7 @@ class Lease:
             return 0
         try:
             renewal = self._store.run(attempts.renew_lease(self._ref, self._term))
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreFull) as error:
             _log.warning("lease not renewed: %s", error)
             self.renew_at = now + _HURRY_S
             return 0

@@ -14,7 +14,7 @@ class JsonLines(logging.Formatter):
 
     def __init__(self, **fields: str) -> None:
         super().__init__()
-        self._fields = fields
+        self.fields: dict[str, str] = fields
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON."""
@@ -23,12 +23,19 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **self._fields,
+            **self.fields,
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def log_also(**fields: str) -> None:
+    """Add fields to every record of this process from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonLines):
+            handler.formatter.fields |= fields
 
 
 def log_as_json(level: str = "info", **fields: str) -> None:

@@ -2,11 +2,12 @@
 
 import ctypes
 import functools
+import logging
 import os
+import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class Child:
         """Kill it. Harmless when it has ended, as long as it was not reaped by `wait`."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def ended(self) -> bool:
+        """Whether it has ended, reaped or not."""
+        return bool(select.select([self.descriptor], [], [], 0)[0])
+
     def wait(self) -> int:
         """Wait for its end and return its exit status, negative for a signal. Call it once."""
         _, status = os.waitpid(self.pid, 0)
@@ -44,7 +49,7 @@ def fork_child(run: Callable[[], int]) -> Child:
 
     Call it in the main thread: the kernel ties the child's life to the *thread* that forked it. SIGINT and SIGTERM
     are blocked when `run` starts: it decides what they mean to it, then calls `unblock_signals`. An exception in
-    `run` is printed and ends the child with status 70.
+    `run` is logged and ends the child with status 70.
     """
     prepare_for_forks()
     parent = os.getpid()
@@ -65,7 +70,7 @@ def _run_and_exit(parent: int, run: Callable[[], int]) -> NoReturn:
         signal.set_wakeup_fd(-1)  # the parent's
         exit_status = run()
     except BaseException:
-        traceback.print_exc()
+        logging.getLogger(__name__).exception("a process ended by an exception")
     finally:
         sys.stderr.flush()
         os._exit(exit_status)

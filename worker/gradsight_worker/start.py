@@ -1,5 +1,6 @@
 """From a worker's options to a running supervisor: check everything that can be wrong, then register."""
 
+import gc
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from gradsight_worker.logs import log_as_json
 from gradsight_worker.metrics import Description, MetricsServer, listen
 from gradsight_worker.scratch import Scratch, default_spool
 from gradsight_worker.supervisor import Supervisor, SupervisorSettings
-from gradsight_worker.trainer_process import RunTrainer
+from gradsight_worker.trainer_process import Rehearse, RunTrainer
 
 __all__ = ["StoreError", "WorkerOptions", "die_with_parent", "run_worker"]
 
@@ -52,8 +53,8 @@ class WorkerOptions:
     stall_timeout_s: float = 300.0
     memory_limit_bytes: int | None = None
     spool: Path | None = None
-    trainer: tuple[RunTrainer, Callable[[], None]] | None = None
-    """The trainer's entry and what to import before the first fork. None: the real one."""
+    trainer: RunTrainer | None = None
+    """Another trainer's entry. None: the real one."""
 
 
 def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) -> None:
@@ -79,7 +80,7 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
         if metrics is not None:
             stack.callback(metrics.close)
         device.make_visible(os.environ)
-        run_trainer = _load_trainer(options)
+        run_trainer, rehearse = _load_trainer(options, device, scratch)
         attempt = AttemptSettings(
             store=settings,
             artifacts=artifacts,
@@ -87,6 +88,7 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
             device=device,
             scratch=scratch,
             run_trainer=run_trainer,
+            rehearse=rehearse,
             threads=options.threads,
             stall_timeout_s=options.stall_timeout_s,
             drain_s=_DRAIN_SHARE * options.drain_timeout_s,
@@ -162,18 +164,20 @@ def _serve_metrics(
     return MetricsServer(listening, description)
 
 
-def _load_trainer(options: WorkerOptions) -> RunTrainer:
+def _load_trainer(
+    options: WorkerOptions, device: Device, scratch: Scratch
+) -> tuple[RunTrainer, Rehearse | None]:
     """Import everything a first step imports, once for all forks, and keep the collector's hands off it."""
-    import gc
+    if options.trainer is not None:
+        return options.trainer, None
+    from gradsight_worker.rehearsal import rehearse  # torch comes with these
+    from gradsight_worker.training.trainer import run_trainer, warm_up_imports
 
-    if options.trainer is None:
-        from gradsight_worker.training import trainer
+    def rehearse_here(wanted: Callable[[], bool]) -> None:
+        place = scratch.directory / f"rehearsal.{os.getpid()}"
+        rehearse(place, device.trainer_name, options.threads, wanted)
 
-        run_trainer, warm_up = trainer.run_trainer, trainer.warm_up_imports
-    else:
-        run_trainer, warm_up = options.trainer
-    warm_up()
-    processes.prepare_for_forks()
+    warm_up_imports()
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that it shares
-    return run_trainer
+    return run_trainer, rehearse_here

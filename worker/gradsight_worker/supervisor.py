@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.exceptions
 from rq import Queue, Worker
@@ -24,22 +24,24 @@ from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from gradsight.v1 import state_pb2, worker_pb2
 from gradsight_store import attempts, workers
-from gradsight_store.errors import JobNotFound, StoreFull, StoreUnavailable, TransitionRefused
+from gradsight_store.errors import JobNotFound, StoreError, TransitionRefused
 from gradsight_store.operations import JobRef, Operation, Result, new_operation_id
 from gradsight_store.store import Store
 from gradsight_store.transport import AttemptJob, AttemptQueue, parse_message, queue_name, rq_connection
 from gradsight_worker import failures, processes
 from gradsight_worker.attempt import Attempt, AttemptSettings
 from gradsight_worker.lease import FENCED_ITSELF
-from gradsight_worker.logs import log_as_json
+from gradsight_worker.logs import log_also
 from gradsight_worker.metrics import Report
 
 RENEWALS_PER_LEASE = 5
 _RETRY_S = 0.2
 _SAME_SIGNAL_S = 1.0
+_FIRST_TURN_S = 0.1  # after a message the processor is the attempt's
 _GROUP_PATIENCE_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -60,6 +62,13 @@ class SupervisorSettings:
     """Called once the worker is registered."""
 
 
+class _Horse(NamedTuple):
+    """A process that waits for the id of a message, or for the end of the pipe."""
+
+    child: processes.Child
+    message: int
+
+
 class Supervisor(Worker):
     """A worker. `work()` runs until a stop signal came and the running attempt, if any, has stopped."""
 
@@ -74,6 +83,7 @@ class Supervisor(Worker):
         self._renew_at = 0.0
         self._doing: worker_pb2.WorkerState.ValueType = worker_pb2.WORKER_STATE_IDLE
         self._attempts = {"told": 0, "lost": 0}
+        self._spare: _Horse | None = None
         self._waiting = False  # in the one call that a stop signal may break off
         self._stop_requested_at = 0.0
         self._kill_requested = False
@@ -91,7 +101,6 @@ class Supervisor(Worker):
     def bootstrap(self, *_: Any, **__: Any) -> None:
         """Register, in our records and in RQ's. Unlike RQ's own: without a thread that listens for commands."""
         processes.adopt_orphans()
-        AttemptJob.entry_point = self._attempt
         signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self._store.run(workers.register_worker(self._settings.offer))
         self.register_birth()  # type: ignore[no-untyped-call]
@@ -122,7 +131,10 @@ class Supervisor(Worker):
         self, timeout: float | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue]:
         """Wait for a message that is one, however long it takes."""
-        self._renew_as(worker_pb2.WORKER_STATE_IDLE)
+        self._doing = worker_pb2.WORKER_STATE_IDLE
+        self.heartbeat()
+        if self._spare is None:
+            self._spare = self._fork_horse()
         while True:
             self._renew_if_due()
             try:
@@ -144,13 +156,12 @@ class Supervisor(Worker):
         """Run an attempt in a child and see to it that the store knows its end."""
         ref, term = parse_message(job.id)
         log = logging.LoggerAdapter(_log, {"job_id": ref.job_id, "term": term})
-        horse = processes.fork_child(lambda: self._run_horse(job))
-        with suppress(OSError):
-            os.setpgid(horse.pid, horse.pid)  # as the child does: whoever comes first
+        horse = self._start_horse(job)
         self._horse_pid = horse.pid
-        self._renew_as(worker_pb2.WORKER_STATE_BUSY)
+        self._doing = worker_pb2.WORKER_STATE_BUSY
+        self._renew_at = time.monotonic() + _FIRST_TURN_S
+        self._watch(horse, job)
         self._forget_entries(job)
-        self._watch(horse)
         status = self._bury(horse)
         self._horse_pid = 0
         log.info("attempt's process %s", processes.describe_exit(status))
@@ -168,8 +179,10 @@ class Supervisor(Worker):
             with self.connection.pipeline() as commands:
                 super().heartbeat(timeout, pipeline=commands)
                 self.set_state("busy" if self._horse_pid else "idle", pipeline=commands)
+                # RQ would keep the queue's set of workers for ever when this worker is killed.
+                commands.expire(WORKERS_BY_QUEUE_KEY % self.queues[0].name, self.worker_ttl + 60)
                 commands.execute()
-        except (StoreUnavailable, StoreFull, redis.exceptions.RedisError, OSError) as error:
+        except (StoreError, redis.exceptions.RedisError, OSError) as error:
             _log.warning("worker's lease not renewed: %s", error)
             self._renew_at = time.monotonic() + _RETRY_S
         else:
@@ -193,10 +206,12 @@ class Supervisor(Worker):
     def teardown(self) -> None:
         """Leave: forget the worker in our records and in RQ's."""
         signal.set_wakeup_fd(-1)
+        if self._spare is not None:
+            self._bury(self._spare.child)
         try:
             self._store.run(workers.remove_worker(self.name))
             self.register_death()  # type: ignore[no-untyped-call]
-        except (StoreUnavailable, StoreFull, redis.exceptions.RedisError, OSError) as error:
+        except (StoreError, redis.exceptions.RedisError, OSError) as error:
             _log.warning("the worker's record stays until its lease ends: %s", error)
         self._store.close()
         _log.info("worker ended")
@@ -230,17 +245,45 @@ class Supervisor(Worker):
 
     # The attempt
 
-    def _run_horse(self, job: Job) -> int:
+    def _fork_horse(self) -> _Horse:
+        """Fork the process of the next attempt: it waits for its message, so that no job waits for the fork."""
+        reading, writing = os.pipe()
+        child = processes.fork_child(lambda: self._run_horse(reading, writing))
+        os.close(reading)
+        with suppress(OSError):
+            os.setpgid(child.pid, child.pid)  # as the child does: whoever comes first
+        return _Horse(child, writing)
+
+    def _run_horse(self, reading: int, writing: int) -> int:
         os.setpgid(0, 0)
-        job.perform()
+        os.close(writing)
+        attempt = Attempt(self._settings.attempt)
+
+        def run(ref: JobRef, term: int) -> None:
+            log_also(job_id=ref.job_id)
+            attempt.run(ref, term, _scratch_name(ref, term))
+
+        with os.fdopen(reading) as pipe:
+            message = pipe.read()
+        if message:
+            AttemptJob.entry_point = run
+            self.job_class(message, connection=self.connection, serializer=self.serializer).perform()
         return 0
 
-    def _attempt(self, ref: JobRef, term: int) -> None:
-        """What an AttemptJob performs, in the horse."""
-        log_as_json(worker_id=self.name, job_id=ref.job_id)
-        Attempt(self._settings.attempt, ref, term, _scratch_name(ref, term)).run()
+    def _start_horse(self, job: Job) -> processes.Child:
+        """Hand the message to the waiting process, or to a new one if that has died."""
+        while True:
+            horse, self._spare = self._spare or self._fork_horse(), None
+            try:
+                with os.fdopen(horse.message, "w") as pipe:
+                    pipe.write(job.id)
+            except BrokenPipeError:
+                _log.warning("the next attempt's process had died")
+                self._bury(horse.child)
+            else:
+                return horse.child
 
-    def _watch(self, horse: processes.Child) -> None:
+    def _watch(self, horse: processes.Child, job: Job) -> None:
         """Wait for the attempt's end, renewing the lease and passing stop signals on."""
         poll = select.poll()
         poll.register(horse.descriptor, select.POLLIN)
@@ -259,7 +302,9 @@ class Supervisor(Worker):
                 processes.kill_group(horse.pid)
             if horse.descriptor in ready:
                 return
-            self._renew_if_due()
+            if time.monotonic() >= self._renew_at:
+                self.heartbeat()
+                self._forget_entries(job)
 
     def _milliseconds_to_wait(self) -> int:
         moments = [self._renew_at]
@@ -305,19 +350,16 @@ class Supervisor(Worker):
                 self._store.run(operation())
             except (JobNotFound, TransitionRefused):
                 return  # nobody needs to know any more
-            except (StoreUnavailable, StoreFull) as error:
+            except StoreError as error:
                 _log.warning("waiting for the store: %s", error)
                 if self._stop_requested:
                     return
                 time.sleep(_RETRY_S)
+                self._renew_if_due()
             else:
                 return
 
     # The lease
-
-    def _renew_as(self, doing: worker_pb2.WorkerState.ValueType) -> None:
-        self._doing = doing
-        self.heartbeat()
 
     def _renew_if_due(self) -> None:
         if time.monotonic() >= self._renew_at:

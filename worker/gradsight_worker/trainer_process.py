@@ -1,19 +1,28 @@
-"""The trainer's process: forked with a plan and a socket, and with nothing else that reaches the outside."""
+"""The trainer's process: forked with two ends of pipes, and with nothing else that reaches the outside."""
 
+import base64
+import json
 import os
 import resource
+import select
 import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from gradsight.v1 import spec_pb2
 from gradsight_worker import processes
+from gradsight_worker.logs import log_also
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
-from gradsight_worker.training.plan import TrainingPlan
+from gradsight_worker.training.plan import DataFile, TrainingPlan
 
 RunTrainer = Callable[[TrainingPlan, TrainerChannel], int]
 """The trainer's entry: reports everything over the channel and returns an `ExitStatus`."""
+
+Rehearse = Callable[[Callable[[], bool]], None]
+"""What a trainer does while it waits; asks now and then whether there is something better to do."""
 
 # What libraries read to find themselves, their threads and their devices. Everything else stays behind: above
 # all the store's address and whatever credentials the operator put into the environment.
@@ -35,26 +44,111 @@ _KEPT_PREFIXES = (
 _MOST_LIKELY_VICTIM = "500"  # of the kernel, when memory runs out: before the attempt and the supervisor
 
 
-def start_trainer(
-    plan: TrainingPlan, run_trainer: RunTrainer, memory_limit_bytes: int | None
-) -> tuple[processes.Child, AttemptChannel]:
-    """Fork the trainer. Call it in the main thread, before the process has done any torch operation."""
-    theirs, ours = socket.socketpair()
-
-    def run() -> int:
-        _isolate(plan.directory, keep=theirs.fileno(), memory_limit_bytes=memory_limit_bytes)
-        return run_trainer(plan, TrainerChannel(theirs))
-
-    child = processes.fork_child(run)
-    theirs.close()
-    return child, AttemptChannel(ours)
+_SOON_S = 0.05  # a plan that comes sooner must not wait for a rehearsal
 
 
-def _isolate(directory: Path, *, keep: int, memory_limit_bytes: int | None) -> None:
+class WaitingTrainer:
+    """A trainer's process, isolated and waiting for its plan.
+
+    It is forked before there is a job, so that no job waits for the fork. Make it in the main thread of a process
+    that has done no torch operation.
+
+    Args:
+        run_trainer: What it runs once it has a plan.
+        rehearse: What it does meanwhile. None: nothing.
+        memory_limit_bytes: Its address space. None: unlimited.
+    """
+
+    def __init__(
+        self, run_trainer: RunTrainer, rehearse: Rehearse | None, memory_limit_bytes: int | None
+    ) -> None:
+        theirs, ours = socket.socketpair()
+        reading, self._writing = os.pipe()
+
+        def run() -> int:
+            _isolate(keep={theirs.fileno(), reading}, memory_limit_bytes=memory_limit_bytes)
+            if rehearse is not None and not _readable(reading, _SOON_S):
+                rehearse(lambda: _readable(reading, 0.0))
+            with os.fdopen(reading, "rb") as pipe:
+                text = pipe.read()
+            if not text:
+                return 0  # there was no job for it
+            plan = plan_from_json(text)
+            log_also(job_id=plan.job_id, process="trainer")
+            _settle_in(plan.directory)
+            return run_trainer(plan, TrainerChannel(theirs))
+
+        self.child = processes.fork_child(run)
+        self._channel = AttemptChannel(ours)
+        theirs.close()
+        os.close(reading)
+
+    def start(self, plan: TrainingPlan) -> AttemptChannel:
+        """Let it run. A trainer that has died meanwhile is noticed as any that dies: by its end."""
+        with suppress(BrokenPipeError), os.fdopen(self._writing, "wb") as pipe:
+            pipe.write(plan_to_json(plan))
+        return self._channel
+
+    def dismiss(self) -> None:
+        """End it: there is no job for it."""
+        self.child.kill()
+        self.child.wait()
+        os.close(self._writing)
+        self._channel.close()
+
+
+def plan_to_json(plan: TrainingPlan) -> bytes:
+    """A plan as it goes through the pipe."""
+    files = {name: _file_to_json(getattr(plan, name)) for name in ("train", "validation", "test")}
+    rest = {
+        "job_id": plan.job_id,
+        "attempt": plan.attempt,
+        "spec": base64.b64encode(plan.spec.SerializeToString()).decode(),
+        "device": plan.device,
+        "directory": str(plan.directory),
+        "baseline": plan.baseline and str(plan.baseline),
+        "checkpoints": [str(path) for path in plan.checkpoints],
+        "threads": plan.threads,
+    }
+    return json.dumps(files | rest).encode()
+
+
+def plan_from_json(text: bytes) -> TrainingPlan:
+    """The plan that `plan_to_json` wrote."""
+    fields = json.loads(text)
+    train = _file_from_json(fields["train"])
+    assert train is not None
+    return TrainingPlan(
+        job_id=fields["job_id"],
+        attempt=fields["attempt"],
+        spec=spec_pb2.JobSpec.FromString(base64.b64decode(fields["spec"])),
+        device=fields["device"],
+        directory=Path(fields["directory"]),
+        train=train,
+        validation=_file_from_json(fields["validation"]),
+        test=_file_from_json(fields["test"]),
+        baseline=Path(fields["baseline"]) if fields["baseline"] else None,
+        checkpoints=tuple(map(Path, fields["checkpoints"])),
+        threads=fields["threads"],
+    )
+
+
+def _file_to_json(file: DataFile | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    return {"path": str(file.path), "format": file.format, "filename": file.filename}
+
+
+def _file_from_json(fields: dict[str, Any] | None) -> DataFile | None:
+    if fields is None:
+        return None
+    return DataFile(path=Path(fields["path"]), format=fields["format"], filename=fields["filename"])
+
+
+def _isolate(*, keep: set[int], memory_limit_bytes: int | None) -> None:
     processes.ignore_stop_signals()  # the attempt asks over the channel, or kills
     _release_descriptors(keep)
-    _clear_environment(directory)
-    os.chdir(directory)
+    _clear_environment()
     if memory_limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -62,15 +156,26 @@ def _isolate(directory: Path, *, keep: int, memory_limit_bytes: int | None) -> N
         Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_VICTIM, encoding="ascii")
 
 
-def _release_descriptors(keep: int) -> None:
-    """Point every inherited descriptor but stdout, stderr and `keep` at nothing.
+def _readable(descriptor: int, patience_s: float) -> bool:
+    return bool(select.select([descriptor], [], [], patience_s)[0])
+
+
+def _settle_in(directory: Path) -> None:
+    """Whatever a library writes without being asked lands in the attempt's own directory."""
+    os.chdir(directory)
+    os.environ["TMPDIR"] = str(directory)
+    tempfile.tempdir = None  # read anew from TMPDIR
+
+
+def _release_descriptors(keep: set[int]) -> None:
+    """Point every inherited descriptor but stdout, stderr and those of `keep` at nothing.
 
     They are replaced, not closed: Python objects of the parent still own the numbers, and would close whatever
     is opened under them later.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if descriptor in (1, 2, keep, nothing):
+        if descriptor in keep | {1, 2, nothing}:
             continue
         try:
             os.fstat(descriptor)
@@ -79,12 +184,11 @@ def _release_descriptors(keep: int) -> None:
         os.dup2(nothing, descriptor)
 
 
-def _clear_environment(directory: Path) -> None:
+def _clear_environment() -> None:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)
     }
     os.environ.clear()
-    os.environ.update(kept, TMPDIR=str(directory))
-    tempfile.tempdir = None  # read anew from TMPDIR
+    os.environ.update(kept)

@@ -75,6 +75,11 @@ class RunningWorker:
         """The trainer's process."""
         return wait_for("a trainer", lambda: next(iter(self.attempt().children()), None))
 
+    def metrics_server(self) -> psutil.Process:
+        """The process that serves the metrics."""
+        children = psutil.Process(self.pid).children()
+        return next(child for child in children if "metrics_server" in " ".join(child.cmdline()))
+
     def signal(self, number: signal.Signals) -> None:
         """Send the supervisor a signal."""
         self.process.send_signal(number)
@@ -248,6 +253,10 @@ class Workshop:
     def wait_gone(self, processes: Iterable[psutil.Process]) -> None:
         """Wait until processes have ended, at most half a second."""
         wait_gone(processes)
+
+    def wait_idle(self) -> None:
+        """Wait until no attempt has a directory any more."""
+        wait_for("idle workers", lambda: not list(self.spool.glob("*/*.*.*")))
 
     def redis(self) -> redis.Redis:
         """A bare client, for mischief."""

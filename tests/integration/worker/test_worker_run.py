@@ -45,6 +45,7 @@ def test_checkpoints_beyond_those_kept_are_deleted(workshop: Workshop) -> None:
     workshop.start_worker()
     ref = workshop.submit(steps=100, checkpoint_every=10)
     workshop.wait_done(ref)
+    workshop.wait_idle()  # tidying may go on after the job's end
     stored = [file for file in _files(workshop, ref) if file.kind == CHECKPOINT]
     assert sorted(file.step for file in stored) == [90, 100]
     saved = [

@@ -32,9 +32,9 @@ def test_a_cancelled_job_stops_within_a_renewal(workshop: Workshop) -> None:
 
 
 def test_a_silent_job_is_cancelled_too(workshop: Workshop) -> None:
-    worker = workshop.start_worker()
+    workshop.start_worker()
     ref = workshop.submit(steps=10, misbehave="hold")
-    worker.trainer()
+    workshop.wait_until(ref, "a word of the trainer", lambda job: bool(workshop.lines(ref)))
     _cancel(workshop, ref)
     assert workshop.wait_done(ref).state == state_pb2.JOB_STATE_CANCELLED
 

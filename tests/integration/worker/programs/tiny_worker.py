@@ -101,7 +101,7 @@ def main() -> None:
         partial.write_text(json.dumps(addresses))
         partial.replace(sys.argv[2])
 
-    run_worker(WorkerOptions(**options, trainer=(run_trainer, lambda: None)), ready)
+    run_worker(WorkerOptions(**options, trainer=run_trainer), ready)
 
 
 if __name__ == "__main__":
