@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 _TICK_S = 0.25
 _JOIN_PAUSE_S = 0.005
+_RETRY_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,12 @@ class Hub:
                 await self._read_news()
             except StoreError as error:
                 log.warning("watched jobs cannot be followed", error=str(error))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception(
+                    "watched jobs cannot be followed"
+                )  # a fault with one job must not end the service
+                await asyncio.sleep(_RETRY_S)
 
     async def _read_news(self) -> None:
         """Read until somebody watches a job that the read does not cover."""

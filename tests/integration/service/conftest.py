@@ -245,13 +245,15 @@ def service(start_service: ServiceStarter) -> Service:
 @pytest.fixture
 def worker(service_store: EmbeddedStore) -> Iterator[Callable[..., FakeWorker]]:
     """Makes fake workers, each for a queue of its own."""
-    store = Store.open(StoreSettings(url=service_store.url))
+    opened: list[Store] = []
 
-    def make(queue: str) -> FakeWorker:
-        return FakeWorker(store, f"w-{os.getpid()}-{time.monotonic_ns()}", queue)
+    def make(queue: str, lease_s: float = 15.0) -> FakeWorker:
+        opened.append(Store.open(StoreSettings(url=service_store.url, lease_s=lease_s)))
+        return FakeWorker(opened[-1], f"w-{os.getpid()}-{time.monotonic_ns()}", queue)
 
     yield make
-    store.close()
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from gradsight_store.embedded import EmbeddedStore, start_embedded
 
 Service = Any
 ServiceStarter = Callable[..., Any]
-Worker = Callable[[str], Any]
+Worker = Callable[..., Any]
 Refused = Callable[[Callable[[], Any]], Any]
 
 CODE = grpc.StatusCode
@@ -259,6 +259,48 @@ def test_watchers_beyond_the_limit_are_refused(start_service: ServiceStarter, re
     wait_until(lambda: "gradsight_watch_streams 1.0" in page(small, "/metrics")[1])
     assert next(small.training.WatchJob(request, timeout=20)).HasField("snapshot")
     assert small.stop() == 0
+
+
+def test_a_job_whose_worker_fell_silent_waits_again(service: Service, worker: Worker) -> None:
+    job_id = service.create('queue: "silent"').job_id
+    worker("silent", lease_s=0.3).wait_for_job()
+
+    def job() -> Any:
+        return service.training.GetJob(pb.GetJobRequest(job_id=job_id)).job
+
+    wait_until(lambda: job().state == state_pb2.JOB_STATE_QUEUED)
+    assert [attempt.error.reason for attempt in job().attempts] == [state_pb2.JOB_ERROR_REASON_WORKER_LOST]
+
+
+def test_a_long_log_moves_to_the_artifacts_and_is_still_listed_whole(
+    service: Service, worker: Worker
+) -> None:
+    service.create('queue: "long"')
+    attempt = worker("long").wait_for_job()
+    for batch in range(5):
+        last = attempt.append_steps(1 + 5000 * batch, 500)
+    told = f'"job_id": "{attempt.ref.job_id}", "event": "log compacted"'
+    wait_until(lambda: told in service.log.read_text())
+    after, listed = 0, list[int]()
+    while after < last:
+        found = service.training.ListJobEvents(
+            pb.ListJobEventsRequest(job_id=attempt.ref.job_id, after_sequence=after, page_size=1000)
+        )
+        listed += [event.sequence for event in found.events]
+        after = found.next_sequence
+    assert listed == list(range(1, last + 1))
+    attempt.finish(state_pb2.JOB_STATE_SUCCEEDED)
+
+
+def test_streams_that_clients_leave_leave_nothing_behind(start_service: ServiceStarter) -> None:
+    left = start_service()
+    request = pb.WatchJobRequest(job_id=left.create().job_id)
+    for _ in range(100):
+        stream = left.training.WatchJob(request, timeout=20)
+        next(stream)
+        stream.cancel()
+    wait_until(lambda: "gradsight_watch_streams 0.0" in page(left, "/metrics")[1])
+    assert left.stop() == 0
 
 
 def test_an_old_stream_ends_with_its_place(start_service: ServiceStarter, refusal: Refused) -> None:
