@@ -108,6 +108,7 @@ class Zygote:
         attempt: int = 1,
         checkpoints: list[Path] | None = None,
         baseline: Path | None = None,
+        spare_memory_bytes: int | None = None,
     ) -> Run:
         ours, theirs = socket.socketpair()
         request = {
@@ -117,6 +118,7 @@ class Zygote:
             "attempt": attempt,
             "checkpoints": [str(path) for path in checkpoints or []],
             "baseline": str(baseline) if baseline else None,
+            "spare_memory_bytes": spare_memory_bytes,
         }
         socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno()])
         theirs.close()
@@ -412,6 +414,45 @@ def test_a_single_class_is_refused_before_the_first_step(zygote: Zygote, tmp_pat
     assert run.finish() == ExitStatus.FAILED
     assert run.error.field == "data.target_column"
     assert not run.losses
+
+
+def test_a_class_that_only_held_out_rows_have_is_said_in_the_log(zygote: Zygote, tmp_path: Path) -> None:
+    data = _write(tmp_path, "x,kind,category\n" + "".join(f"{n},{'ab'[n % 2]},c\n" for n in range(100)))
+    (tmp_path / "test.csv").write_text("x,kind,category\n1,a,c\n2,never seen,c\n")
+    run = zygote.start(mlp_spec(), tmp_path, data | {"test": tmp_path / "test.csv"})
+    assert run.finish() == ExitStatus.SUCCEEDED
+    assert any("never seen" in line.message for line in run.events("log_line"))
+    assert run.one("data_prepared").classes == ["a", "b", "never seen"]
+
+
+def test_a_model_that_does_not_fit_fails_with_what_to_lower(zygote: Zygote, tmp_path: Path) -> None:
+    data = _write(tmp_path, "x,kind,category\n" + "".join(f"{n},{'ab'[n % 2]},c\n" for n in range(100)))
+    spec = mlp_spec()
+    spec.model.builtin.mlp.hidden_sizes[:] = [16_384, 16_384]
+    run = zygote.start(spec, tmp_path, data, spare_memory_bytes=256 << 20)
+    assert run.finish() == ExitStatus.FAILED
+    assert run.error.reason == state_pb2.JOB_ERROR_REASON_OUT_OF_MEMORY
+    assert "Lower the batch size" in run.error.message
+
+
+def test_options_that_an_architecture_does_not_allow_are_refused_with_their_field(
+    zygote: Zygote, numbers: Path, tmp_path: Path
+) -> None:
+    spec = mlp_spec()
+    spec.model.builtin.mlp.hidden_sizes[:] = [1_000_000_000]
+    run = zygote.start(spec, tmp_path, {"train": numbers})
+    assert run.finish() == ExitStatus.FAILED
+    assert run.error.reason == state_pb2.JOB_ERROR_REASON_INVALID_SPEC
+    assert run.error.field == "model.builtin.mlp"
+
+
+def test_a_file_that_is_gone_is_the_machines_fault_and_worth_another_try(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    run = zygote.start(mlp_spec(), tmp_path, {"train": tmp_path / "gone.csv"})
+    assert run.finish() == ExitStatus.FAILED
+    assert run.error.reason == state_pb2.JOB_ERROR_REASON_ARTIFACT_UNAVAILABLE
+    assert run.error.retryable
 
 
 def test_batch_norm_with_a_batch_of_one_row_is_refused_with_the_field(

@@ -6,6 +6,7 @@ a channel. Started by `test_training_run.py`.
 
 import json
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -43,6 +44,9 @@ def _wait(pid: int) -> dict[str, int]:
 
 def _train(request: dict[str, Any], connection: socket.socket) -> int:
     known = set(sys.modules)
+    if request["spare_memory_bytes"] is not None:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + request["spare_memory_bytes"],) * 2)
 
     class Channel(TrainerChannel):
         def send_event(self, event: event_pb2.JobEvent, *, droppable: bool = False) -> None:

@@ -182,6 +182,11 @@ def prepared_event(prepared: Prepared) -> event_pb2.DataPrepared:
     )
 
 
+def classes_without_training_rows(prepared: Prepared) -> list[str]:
+    """Names of classes that occur in held-out rows only."""
+    return sorted(set(prepared.labels.names) - set(prepared.splits.train.targets.tolist()))
+
+
 def _read_splits(plan: TrainingPlan, *, reads_text: bool) -> Splits:
     data = plan.spec.data
     roles = Roles(

@@ -27,7 +27,13 @@ from gradsight_worker.training.loop import TrainingLoop, TrainingStep
 from gradsight_worker.training.optimizers import build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
-from gradsight_worker.training.preparation import Prepared, build, prepare, prepared_event
+from gradsight_worker.training.preparation import (
+    Prepared,
+    build,
+    classes_without_training_rows,
+    prepare,
+    prepared_event,
+)
 from gradsight_worker.training.probes import ProbeCadence, Prober
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.schedules import build_schedule
@@ -45,14 +51,11 @@ def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
             return _run(plan, channel)
         except TrainingFailed as failure:
             channel.send_failure(failure.error)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            channel.send_failure(_out_of_memory(error, plan))
         except ChannelClosed:
             raise
         except Exception as error:
             logging.getLogger(__name__).exception("the trainer failed")
-            message = f"The trainer failed by an error of its own: {type(error).__name__}: {error}"
-            channel.send_failure(TrainingFailed.by_gradsight(message).error)
+            channel.send_failure(_error_of(error, plan.device))
     except ChannelClosed:
         return ExitStatus.CHANNEL_CLOSED
     return ExitStatus.FAILED
@@ -80,6 +83,9 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
         torch.set_num_threads(plan.threads)
     prepared = prepare(plan)
     channel.send_event(event_pb2.JobEvent(data_prepared=prepared_event(prepared)))
+    if unseen := classes_without_training_rows(prepared):
+        names = ", ".join(unseen[:5]) + (" …" if len(unseen) > 5 else "")
+        _warn(channel, f"{len(unseen)} classes have no training rows and cannot be learnt: {names}")
     run = _build(prepared, plan)
     channel.send_event(event_pb2.JobEvent(model_built=_model_built(run)))
     _resume(run, plan, channel)
@@ -108,11 +114,9 @@ def _build(prepared: Prepared, plan: TrainingPlan) -> _Run:
 def _resume(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
     path, refusals = load_newest(plan.checkpoints, run.state, plan.spec)
     for refusal in refusals:
-        _log(channel, f"A checkpoint was passed over: {refusal}", severity=state_pb2.SEVERITY_WARNING)
+        _warn(channel, f"A checkpoint was passed over: {refusal}")
     if path is None and plan.checkpoints:
-        _log(
-            channel, "No checkpoint could be used; the run starts anew.", severity=state_pb2.SEVERITY_WARNING
-        )
+        _warn(channel, "No checkpoint could be used; the run starts anew.")
 
 
 def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoop:
@@ -224,11 +228,19 @@ def _figures(kept: event_pb2.EvaluationCompleted, test: event_pb2.EvaluationComp
     return figures
 
 
-def _out_of_memory(error: Exception, plan: TrainingPlan) -> state_pb2.JobError:
-    return TrainingFailed.by_memory(
-        f"Out of memory on {plan.device}: {error}. Lower the batch size, the model's sizes or the vocabulary."
+def _error_of(error: Exception, device: str) -> state_pb2.JobError:
+    """The typed error for one that the trainer did not expect."""
+    # Torch's allocator on the processor raises a plain RuntimeError.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        advice = "Lower the batch size, the model's sizes or the vocabulary."
+        return TrainingFailed.by_memory(f"Out of memory on {device}. {advice} ({error})").error
+    if isinstance(error, OSError):
+        return TrainingFailed.by_missing_file(f"A file could not be read or written: {error.strerror}").error
+    return TrainingFailed.by_gradsight(
+        f"The trainer failed by an error of its own: {type(error).__name__}: {error}"
     ).error
 
 
-def _log(channel: TrainerChannel, message: str, *, severity: state_pb2.Severity.ValueType) -> None:
-    channel.send_event(event_pb2.JobEvent(log_line=event_pb2.LogLine(severity=severity, message=message)))
+def _warn(channel: TrainerChannel, message: str) -> None:
+    line = event_pb2.LogLine(severity=state_pb2.SEVERITY_WARNING, message=message)
+    channel.send_event(event_pb2.JobEvent(log_line=line))
