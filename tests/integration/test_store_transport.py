@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,53 +12,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from rq import Worker
-from rq.serializers import JSONSerializer
 
 from gradsight_store import transport, workers
 from gradsight_store.operations import JobRef
-from gradsight_store.settings import StoreSettings
-from gradsight_store.transport import AttemptJob, AttemptQueue
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Lab
 
 REF = JobRef("default", "1k85dfpb9vcfha8")
 QUEUE = transport.queue_name("w1")
-
-
-def serve(url: str, output: Path) -> None:
-    """A worker's process: one queue, forks per message, writes down what it was asked to try."""
-    connection = transport.rq_connection(StoreSettings(url=url))
-
-    def run_attempt(ref: JobRef, term: int) -> None:
-        with output.open("a") as file:
-            file.write(f"{ref.tenant} {ref.job_id} {term}\n")
-        if term == 666:
-            raise RuntimeError("the attempt breaks")
-
-    AttemptJob.entry_point = staticmethod(run_attempt)
-    queue = AttemptQueue(QUEUE, connection=connection, serializer=JSONSerializer)
-    worker = Worker(
-        [queue],
-        connection=connection,
-        job_class=AttemptJob,
-        queue_class=AttemptQueue,
-        serializer=JSONSerializer,
-        default_worker_ttl=20,
-    )
-    worker.work(logging_level="ERROR")
+PROGRAM = Path(__file__).parent / "programs" / "stock_rq_worker.py"
 
 
 @contextmanager
-def rq_worker(url: str, output: Path) -> Iterator[multiprocessing.process.BaseProcess]:
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(url, output))
-    process.start()
+def rq_worker(url: str, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, str(PROGRAM), url, QUEUE, str(output)])
     try:
         yield process
     finally:
         process.kill()
-        process.join()
+        process.wait()
 
 
 def tried(output: Path) -> list[str]:
@@ -84,7 +58,7 @@ def test_messages_run_in_order_and_a_breaking_attempt_stops_nothing(
             lab.run(transport.enqueue_attempt("w1", REF, term))
         lab.until(lambda: len(tried(output)) == 3, 30)
         assert [line.split()[2] for line in tried(output)] == ["1", "666", "3"]
-        assert process.is_alive()
+        assert process.poll() is None
     with redis.Redis.from_url(store_url) as client:
         assert client.lrange(f"rq:queue:{QUEUE}", 0, -1) == []
 
@@ -119,7 +93,7 @@ def test_forged_entries_neither_run_foreign_code_nor_stop_the_worker(
         client.rpush(f"rq:queue:{QUEUE}", *entries, transport.message_id(REF, 99))
         lab.run(transport.enqueue_attempt("w1", REF, 4))
         lab.until(lambda: f"{REF.tenant} {REF.job_id} 4" in tried(output), 30)
-        assert process.is_alive()
+        assert process.poll() is None
         assert client.keys("rq:queue:*") == []
     assert [line.split()[2] for line in tried(output)] == ["1", "2", "4"]
     assert not marker.exists()
