@@ -35,7 +35,7 @@ from gradsight import (
 Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[2]
-_MARK = "GRADSIGHT_E2E_HOUSEHOLD"
+MARK = "GRADSIGHT_E2E_HOUSEHOLD"
 _START_S = 90.0
 _STOP_S = 90.0
 
@@ -75,7 +75,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> "Datasets":
 class Household:
     """`gradsight up` in a process of its own, over one data directory and on ports that stay the same."""
 
-    def __init__(self, directory: Path, *, profile: str = "fast") -> None:
+    def __init__(
+        self, directory: Path, *, profile: str = "fast", environ: Mapping[str, str] | None = None
+    ) -> None:
         self.data = directory
         self._profile = profile
         self.service, self.exporter, self.service_metrics, worker_metrics = (
@@ -83,7 +85,7 @@ class Household:
         )
         self.worker_metrics = worker_metrics
         self._mark = uuid.uuid4().hex
-        self._environ = {**os.environ, _MARK: self._mark, "PYTHONUNBUFFERED": "1"}
+        self._environ = {**os.environ, **(environ or {}), MARK: self._mark}
         self._process: subprocess.Popen[bytes] | None = None
 
     @contextlib.contextmanager
@@ -159,7 +161,7 @@ class Household:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs because of `up`, orphans too: known by its environment or its directory."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
+        return processes_marked(self._mark, self.data)
 
     def child(self, verb: str) -> psutil.Process:
         """The process that `up` runs for a verb: `serve`, `exporter` or `worker`."""
@@ -217,14 +219,6 @@ class Household:
         """The last words of every process."""
         files = sorted(self.data.glob("logs/*.log"))
         return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-2000:]}" for file in files)
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
-                return False
-            return process.environ().get(_MARK) == self._mark or process.cwd().startswith(str(self.data))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
 
 
 CLI = (sys.executable, "-m", "gradsight.cli")
@@ -314,6 +308,21 @@ def free_ports(count: int) -> list[int]:
             probe.bind(("127.0.0.1", port))
             found += [port] if port not in found else []
     return found
+
+
+def processes_marked(mark: str, directory: Path | None = None) -> list[psutil.Process]:
+    """What began with this mark in its environment, forks included, or works in the directory."""
+    return [process for process in psutil.process_iter() if _is_marked(process, mark, directory)]
+
+
+def _is_marked(process: psutil.Process, mark: str, directory: Path | None) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        inside = directory is not None and process.cwd().startswith(str(directory))
+        return inside or process.environ().get(MARK) == mark
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def wait_until_saved(handle: JobHandle, *, checkpoints: int = 2) -> Job:
