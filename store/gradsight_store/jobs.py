@@ -164,7 +164,8 @@ def new_job_id() -> str:
     for _ in range(_TIME_DIGITS):
         number, digit = divmod(number, len(_BASE32))
         digits.append(_BASE32[digit])
-    return "".join(reversed(digits)) + "".join(secrets.choice(_BASE32) for _ in range(_RANDOM_DIGITS))
+    random = secrets.token_bytes(_RANDOM_DIGITS)
+    return "".join(reversed(digits)) + "".join(_BASE32[byte % len(_BASE32)] for byte in random)
 
 
 def _shown(jobs: Sequence[StoredJob], now_ms: int) -> Operation[list[job_pb2.Job]]:
