@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from gradsight_insight.gain import GainWindow
 from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.nonfinite import NonfiniteWatch
 from gradsight_worker.training.probes import ProbeCadence, Prober
+from gradsight_worker.training.stopwatches import stopwatch_for
 
 Report = Callable[[event_pb2.JobEvent, bool], None]
 """Sends an event; the flag says whether it may be dropped when nobody reads."""
@@ -69,7 +70,7 @@ class Telemetry:
         self._start = self._last_flush = time.perf_counter()
         self._first_reported = False
         self._failed = False
-        self._stopwatch = _CudaStopwatch() if device.type == "cuda" else _Stopwatch()
+        self._stopwatch = stopwatch_for(device)
 
     def probe_due(self, step: int) -> bool:
         """Whether this step is to be measured more richly."""
@@ -272,56 +273,3 @@ class _Half:
         if wait:
             self._copied.synchronize()
         return bool(self._copied.query())  # type: ignore[no-untyped-call]
-
-
-@dataclass
-class _Stopwatch:
-    """Times probes and the plain step before each, by the host's clock."""
-
-    _began: float = 0.0
-    _plain: float | None = None
-    _pairs: list[tuple[float, float]] = field(default_factory=list)
-
-    def begin(self) -> None:
-        self._began = time.perf_counter()
-
-    def end(self, *, probed: bool) -> None:
-        seconds = time.perf_counter() - self._began
-        if probed and self._plain is not None:
-            self._pairs.append((self._plain, seconds))
-        self._plain = None if probed else seconds
-
-    def pairs(self) -> list[tuple[float, float]]:
-        """The pairs timed since the last call, in seconds."""
-        found, self._pairs = self._pairs, []
-        return found
-
-
-class _CudaStopwatch:
-    """The same by the device's clock; pairs come out once the device has passed them."""
-
-    def __init__(self) -> None:
-        self._began = self._event()
-        self._plain: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
-        self._open: list[tuple[torch.cuda.Event, ...]] = []
-
-    def begin(self) -> None:
-        self._began = self._event()
-        self._began.record()
-
-    def end(self, *, probed: bool) -> None:
-        ended = self._event()
-        ended.record()
-        if probed and self._plain is not None:
-            self._open.append((*self._plain, self._began, ended))
-        self._plain = None if probed else (self._began, ended)
-
-    def pairs(self) -> list[tuple[float, float]]:
-        """The pairs timed since the last call, in seconds."""
-        passed = [pair for pair in self._open if pair[3].query()]  # type: ignore[no-untyped-call]
-        self._open = [pair for pair in self._open if pair not in passed]
-        return [(a.elapsed_time(b) / 1e3, c.elapsed_time(d) / 1e3) for a, b, c, d in passed]
-
-    @staticmethod
-    def _event() -> torch.cuda.Event:
-        return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
