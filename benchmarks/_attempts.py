@@ -81,11 +81,19 @@ class FedJob:
         for index in range(layers):
             built.layers.add(index=index, path=f"hidden.{index}", kind="Linear", parameters=16_512)
         evaluation = event_pb2.EvaluationCompleted(
-            split=state_pb2.SPLIT_VALIDATION, step=0, examples=1000, loss=random.random(), error_ratio=random.random()
+            split=state_pb2.SPLIT_VALIDATION,
+            step=0,
+            examples=1000,
+            loss=random.random(),
+            error_ratio=random.random(),
         )
         for index in range(categories):
             evaluation.categories.add(
-                category=f"category {index}", examples=100, errors=index, error_ratio=index / 100, loss=random.random()
+                category=f"category {index}",
+                examples=100,
+                errors=index,
+                error_ratio=index / 100,
+                loss=random.random(),
             )
         return event_pb2.JobEvent(model_built=built), event_pb2.JobEvent(evaluation_completed=evaluation)
 

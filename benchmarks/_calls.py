@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -35,6 +36,8 @@ class Calls:
     per_second: float
     seconds: list[float]
     """Latency of each call."""
+    made: int
+    """Calls in all, the warm-up's included."""
 
 
 class ClientProcess:
@@ -63,24 +66,26 @@ def _measure(load: Load) -> Calls:
 async def _all_clients(load: Load) -> Calls:
     begin = time.perf_counter() + _WARM_UP_S
     clients = [_one_client(load, begin, begin + load.seconds) for _ in range(load.clients)]
-    latencies = [seconds for client in await asyncio.gather(*clients) for seconds in client]
-    return Calls(len(latencies) / load.seconds, latencies)
+    measured = await asyncio.gather(*clients)
+    latencies = [seconds for client, _ in measured for seconds in client]
+    return Calls(len(latencies) / load.seconds, latencies, made=sum(made for _, made in measured))
 
 
-async def _one_client(load: Load, begin: float, end: float) -> list[float]:
-    """Latencies of the calls that ended within the time, over a connection of its own."""
-    latencies = []
+async def _one_client(load: Load, begin: float, end: float) -> tuple[list[float], int]:
+    """Latencies of the calls that ended within the time, and how many were made, over a connection of its own."""
+    latencies, made = [], 0
     next_request = _requests(load)
     async with grpc.aio.insecure_channel(load.address, options=_OWN_CONNECTION) as channel:
-        call = channel.unary_unary(load.method)
+        call: Any = channel.unary_unary(load.method)
         sent = time.perf_counter()
         while sent < end:
             await call(next_request())
+            made += 1
             answered = time.perf_counter()
             if begin <= answered < end:
                 latencies.append(answered - sent)
             sent = answered
-    return latencies
+    return latencies, made
 
 
 def _requests(load: Load) -> Callable[[], bytes]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from gradsight_service.up.household import Addresses, Household
 from gradsight_store import run_with_parent
 
@@ -33,11 +35,21 @@ def scratch_directory() -> Iterator[Path]:
 def household(directory: Path) -> Iterator[Addresses]:
     """Run `gradsight up` with an embedded store, service, exporter and one CPU worker, until the block ends."""
     home = Household(directory / "home")
-    free = ("--address", "127.0.0.1:0", "--exporter-address", "127.0.0.1:0")
-    free += ("--metrics-address", "127.0.0.1:0", "--worker-metrics-port", "0")
+    free = ["--address", "127.0.0.1:0", "--exporter-address", "127.0.0.1:0"]
+    free += ["--metrics-address", "127.0.0.1:0", "--worker-metrics-port", "0"]
     command = [*_GRADSIGHT, "up", "--data", str(home.directory), *free]
     with program(command, directory / "up.log") as process:
         yield wait_until(home.read, process)
+
+
+def processor_seconds(addresses: Addresses, word: str) -> float:
+    """Processor time used so far by the household's process with a word on its command line that ends so."""
+    for process in psutil.Process(addresses.process_id).children():
+        words = " ".join(process.cmdline()).split()
+        if any(each.endswith(word) for each in words):
+            times = process.cpu_times()
+            return times.user + times.system
+    raise LookupError(f"no process of the household has {word!r} in its command line")
 
 
 @contextmanager

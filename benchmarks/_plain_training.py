@@ -1,13 +1,14 @@
 """What a team writes without gradsight: a training function, here up to its first step, that a queue of jobs runs.
 
-    python _plain_training.py work redis://… [--preload]    a stock RQ worker
-    python _plain_training.py train rows.csv                once, as a program; prints when the first step had ended
+python _plain_training.py work redis://… [--preload]    a stock RQ worker
+python _plain_training.py train rows.csv                once, as a program; prints when the first step had ended
 """
 
 import csv
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 QUEUE = "plain"
 LABEL = "label"
@@ -37,7 +38,7 @@ def train_until_first_step(path: str) -> float:
         nn.Linear(HIDDEN, len(labels)),
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loss = nn.functional.cross_entropy(model(inputs[:BATCH]), targets[:BATCH])
+    loss: Any = nn.functional.cross_entropy(model(inputs[:BATCH]), targets[:BATCH])
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -45,7 +46,7 @@ def train_until_first_step(path: str) -> float:
 
 
 def work(url: str, *, preload: bool) -> None:
-    """A worker with RQ's defaults: it forks for every job. `preload`: torch, and what its first step pulls in, before."""
+    """A worker with RQ's defaults: it forks for every job. `preload`: torch and what its first step pulls in."""
     import redis
     from rq import Worker
 

@@ -11,8 +11,8 @@ import re
 import statistics
 import sys
 import time
-from contextlib import ExitStack, contextmanager
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from _household import household, program, scratch_directory, wait_until
 from _report import Figure, arguments, percentile, report
 from rq import Queue, Worker
 
-from gradsight import Client, JobState
+from gradsight import Client, JobState, StepsRecorded
 from gradsight_store.embedded import start_embedded
 
 FirstStep = Callable[[], float]
@@ -46,7 +46,9 @@ def main() -> None:
         rows.write_text(_csv())
         peers: dict[str, FirstStep] = {
             "plain RQ": stack.enter_context(_rq(directory / "rq", rows)),
-            "RQ, torch preloaded by hand": stack.enter_context(_rq(directory / "preloaded", rows, "--preload")),
+            "RQ, torch preloaded by hand": stack.enter_context(
+                _rq(directory / "preloaded", rows, "--preload")
+            ),
         }
         if importlib.util.find_spec("ray"):
             peers["Ray Jobs"] = stack.enter_context(_ray_jobs(rows))
@@ -102,7 +104,12 @@ def _figures(marks: list[Marks], seconds: dict[str, list[float]]) -> list[Figure
         figures.append(Figure(name=f"{name}, p50", value=1e3 * statistics.median(values), unit="ms"))
         bar = 20 if name == "Ray Jobs" else None
         figures.append(
-            Figure(name=f"{name}, times as long as ours", value=statistics.median(values) / half, unit="ratio", bar=bar)
+            Figure(
+                name=f"{name}, times as long as ours",
+                value=statistics.median(values) / half,
+                unit="ratio",
+                bar=bar,
+            )
         )
     return figures
 
@@ -123,7 +130,7 @@ def _gradsight(directory: Path, rows: Path) -> "Iterator[Callable[[], Marks]]":
             for event in job.events():
                 assert event.record_time is not None
                 recorded.setdefault(event.kind, event.record_time.timestamp() - began)
-                if event.kind == "steps_recorded" and event.detail.first_step_time:
+                if isinstance(event.detail, StepsRecorded) and event.detail.first_step_time:
                     first_step = event.detail.first_step_time.timestamp() - began
             return Marks(
                 answered=answered - began,

@@ -68,7 +68,9 @@ def _figures(
     shown = _of_jobs(page)
     mismatches = sum(shown.get(series) != value for series, value in expected.items())
     return [
-        Figure(name="scrape, gzip, p50", value=statistics.median(times), unit="s", bar=0.5, direction="at_most"),
+        Figure(
+            name="scrape, gzip, p50", value=statistics.median(times), unit="s", bar=0.5, direction="at_most"
+        ),
         Figure(name="scrape, gzip, p90", value=percentile(times, 0.9), unit="s"),
         Figure(name="scrape, gzip, slowest", value=max(times), unit="s", bar=0.5, direction="at_most"),
         Figure(name="series of jobs on the page", value=len(shown), unit="series", bar=_JOBS * _SERIES),

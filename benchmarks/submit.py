@@ -1,8 +1,9 @@
 """Durable submits per second: 32 clients create valid jobs at one `gradsight serve`, dispatcher and one worker on.
 
-Two situations. *Busy*: the jobs wait in the worker's own queue and the worker trains one after the other meanwhile.
-*Idle*: they pile up in a queue that nobody serves, while a few jobs per second are created for the idle worker: their
-way from the record to the worker is the dispatch lag. Beside both, in turns: an empty call on a bare grpc.aio server.
+Two situations. *Worker on*: the jobs pile up in a queue that nobody serves, while a job per second is created for the
+worker, which trains it: its way from the record to the worker is the dispatch lag. *Worker busy*: the jobs wait in the
+worker's own queue and the worker trains one after the other, which on a machine of few cores takes one away from all
+others. Beside both, in turns: an empty call on a bare grpc.aio server.
 """
 
 import asyncio
@@ -11,15 +12,15 @@ import json
 import multiprocessing
 import statistics
 import time
-from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import grpc
 from _calls import CREATE_JOB, Calls, ClientProcess, Load
-from _household import household, scratch_directory
+from _household import household, processor_seconds, scratch_directory
 from _report import Figure, arguments, percentile, report
 
 from gradsight import Client, JobState
@@ -29,7 +30,7 @@ from gradsight_service.up.household import Addresses
 
 CLIENTS = 32
 _EMPTY = "/benchmark/Empty"
-_PROBE_EVERY_S = 0.3
+_PROBE_EVERY_S = 1.0
 _ROWS = "width,height,label\n" + "".join(f"{n},{n * n},{n % 2}\n" for n in range(100))
 
 
@@ -52,8 +53,14 @@ class _Bench:
     """The measurements over one household."""
 
     def __init__(
-        self, addresses: Addresses, empty_address: str, clients: ClientProcess, seconds: float, directory: Path
+        self,
+        addresses: Addresses,
+        empty_address: str,
+        clients: ClientProcess,
+        seconds: float,
+        directory: Path,
     ) -> None:
+        self._addresses = addresses
         self._service, self._empty = addresses.service, empty_address
         self._clients, self._seconds = clients, seconds
         self._log = directory / "home" / "logs" / "service.log"
@@ -67,23 +74,34 @@ class _Bench:
     def measure(self, rounds: int) -> list[Figure]:
         """All figures; medians over the rounds."""
         self._run_one()  # nothing is done for the first time while it counts
-        idle: list[Calls] = []
         ceilings: list[float] = []
+        on: list[Calls] = []
+        busy: list[Calls] = []
+        costs: dict[str, list[float]] = {"service": [], "store": []}
         for _ in range(rounds):
             ceilings.append(self._clients.run(self._load(self._empty, _EMPTY, b"")).per_second)
+            before = self._processor_seconds()
             flood = self._clients.start(self._load(self._service, CREATE_JOB, self._request("unserved")))
             while not flood.done():
                 self._run_one()
                 time.sleep(_PROBE_EVERY_S)
-            idle.append(flood.result())
+            on.append(flood.result())
+            for name, seconds in self._processor_seconds().items():
+                costs[name].append((seconds - before[name]) / on[-1].made)
         lags = self._dispatch_lags()
-        busy: list[Calls] = []
         for _ in range(rounds):
             ceilings.append(self._clients.run(self._load(self._empty, _EMPTY, b"")).per_second)
-            busy.append(
-                self._clients.run(self._load(self._service, CREATE_JOB, self._request("default")))
-            )
-        return _figures(ceilings, idle, busy, lags, self._idle_gaps())
+            busy.append(self._clients.run(self._load(self._service, CREATE_JOB, self._request("default"))))
+        return [
+            *_figures(statistics.median(ceilings), on, busy),
+            *(
+                Figure(
+                    name=f"processor time per submit, {name}", value=1e3 * statistics.median(cost), unit="ms"
+                )
+                for name, cost in costs.items()
+            ),
+            *_lag_figures(lags, self._idle_gaps()),
+        ]
 
     def close(self) -> None:
         """Disconnect."""
@@ -91,9 +109,7 @@ class _Bench:
         self._channel.close()
 
     def _load(self, address: str, method: str, request: bytes) -> Load:
-        return Load(
-            address=address, method=method, request=request, clients=CLIENTS, seconds=self._seconds
-        )
+        return Load(address=address, method=method, request=request, clients=CLIENTS, seconds=self._seconds)
 
     def _request(self, queue: str) -> bytes:
         return pb.CreateJobRequest(spec=self._spec(queue)).SerializeToString()
@@ -106,6 +122,12 @@ class _Bench:
         spec.budget.steps = 1
         spec.resources.threads = 1
         return spec
+
+    def _processor_seconds(self) -> dict[str, float]:
+        return {
+            "service": processor_seconds(self._addresses, "serve"),
+            "store": processor_seconds(self._addresses, "-server"),
+        }
 
     def _run_one(self) -> None:
         """Create a job for the worker and wait for its end."""
@@ -128,39 +150,41 @@ class _Bench:
 
     def _idle_gaps(self) -> list[float]:
         """Seconds from the end of a job to the start of the next one while jobs waited."""
-        done = [job for job in self._client.jobs(states=[JobState.SUCCEEDED]) if job.start_time and job.end_time]
-        done.sort(key=lambda job: job.start_time)
+        spans = sorted(
+            (job.start_time, job.end_time, job.create_time)
+            for job in self._client.jobs(states=[JobState.SUCCEEDED])
+            if job.start_time and job.end_time and job.create_time
+        )
         return [
-            (later.start_time - earlier.end_time).total_seconds()
-            for earlier, later in itertools.pairwise(done)
-            if later.create_time < earlier.end_time
+            (start - end).total_seconds()
+            for (_, end, _), (start, _, created) in itertools.pairwise(spans)
+            if created < end
         ]
 
 
-def _figures(
-    ceilings: list[float], idle: list[Calls], busy: list[Calls], lags: list[float], gaps: list[float]
-) -> list[Figure]:
-    ceiling = statistics.median(ceilings)
+def _figures(ceiling: float, on: list[Calls], busy: list[Calls]) -> list[Figure]:
     figures = [Figure(name="empty unary calls, bare grpc.aio server", value=ceiling, unit="calls/s")]
-    for name, measured in (("worker busy", busy), ("worker idle", idle)):
+    for name, measured, bars in (("worker on", on, (1000, 50)), ("worker busy", busy, (None, None))):
         rate = statistics.median(calls.per_second for calls in measured)
+        p50, p99 = _milliseconds(measured, 0.50), _milliseconds(measured, 0.99)
         figures += [
-            Figure(name=f"durable submits, {name}", value=rate, unit="submits/s", bar=1000),
+            Figure(name=f"durable submits, {name}", value=rate, unit="submits/s", bar=bars[0]),
             Figure(name=f"  share of the empty call, {name}", value=rate / ceiling, unit="ratio"),
-            Figure(name=f"  p50, {name}", value=_milliseconds(measured, 0.50), unit="ms"),
-            Figure(
-                name=f"  p99, {name}",
-                value=_milliseconds(measured, 0.99),
-                unit="ms",
-                bar=50,
-                direction="at_most",
-            ),
+            Figure(name=f"  p50, {name}", value=p50, unit="ms"),
+            Figure(name=f"  p99, {name}", value=p99, unit="ms", bar=bars[1], direction="at_most"),
         ]
+    return figures
+
+
+def _lag_figures(lags: list[float], gaps: list[float]) -> list[Figure]:
     return [
-        *figures,
         Figure(name="dispatch lag under this load, p50", value=1e3 * percentile(lags, 0.5), unit="ms"),
         Figure(name="dispatch lag under this load, p99", value=1e3 * percentile(lags, 0.99), unit="ms"),
-        Figure(name="busy worker, end of a job to start of the next, p50", value=1e3 * percentile(gaps, 0.5), unit="ms"),
+        Figure(
+            name="busy worker, end of a job to start of the next",
+            value=1e3 * percentile(gaps, 0.5),
+            unit="ms",
+        ),
     ]
 
 
@@ -197,7 +221,7 @@ async def _serve_empty_forever(port_to: Connection) -> None:
 
     server = grpc.aio.server()
     service, _, method = _EMPTY.lstrip("/").partition("/")
-    handler = grpc.unary_unary_rpc_method_handler(answer)
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port_to.send(server.add_insecure_port("127.0.0.1:0"))
     await server.start()

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import grpc
 from _attempts import FedJob, feeder_settings
@@ -20,10 +21,10 @@ from _household import scratch_directory, verb
 from _report import Figure, arguments, percentile, report
 
 from gradsight.v1 import training_service_pb2 as pb
+from gradsight.v1 import training_service_pb2_grpc
 from gradsight_store.embedded import start_embedded
 from gradsight_store.store import Store
 
-_WATCH = "/gradsight.v1.TrainingService/WatchJob"
 _JOBS, _WATCHERS = 10, 100
 _MANY_JOBS = 1000
 _STEPS = 16
@@ -50,7 +51,14 @@ def main() -> None:
         store = Store.open(feeder_settings(server.url))
         stack.callback(store.close)
         jobs = [FedJob(store, number) for number in range(_MANY_JOBS)]
-        serve = ["--store", server.url, "--artifacts", str(directory / "artifacts"), "--address", "127.0.0.1:0"]
+        serve = [
+            "--store",
+            server.url,
+            "--artifacts",
+            str(directory / "artifacts"),
+            "--address",
+            "127.0.0.1:0",
+        ]
         serve += ["--metrics-address", "127.0.0.1:0", "--log-level", "warning"]
         address = stack.enter_context(verb("serve", serve, directory))["address"]
         fan_out = [job for job in jobs[:_JOBS] for _ in range(_WATCHERS // _JOBS)]
@@ -64,7 +72,12 @@ def _figures(full: list[Watched], paced: Watched, many: Watched) -> list[Figure]
     rate = statistics.median(watched.events / watched.seconds for watched in full)
     return [
         Figure(name=f"delivered to {_WATCHERS} streams", value=rate, unit="events/s", bar=10_000),
-        Figure(name=f"metric points to {_WATCHERS} streams", value=rate * _POINTS_PER_EVENT, unit="points/s", bar=100_000),
+        Figure(
+            name=f"metric points to {_WATCHERS} streams",
+            value=rate * _POINTS_PER_EVENT,
+            unit="points/s",
+            bar=100_000,
+        ),
         *_latencies(f"{_WATCHERS} streams of {_JOBS} jobs", paced, bar=None),
         *_latencies(f"{_MANY_JOBS} streams of {_MANY_JOBS} jobs", many, bar=60),
     ]
@@ -76,7 +89,9 @@ def _latencies(name: str, watched: Watched, bar: float | None) -> list[Figure]:
     return [
         Figure(name=f"delivered at that pace, {name}", value=rate, unit="events/s"),
         Figure(name=f"write to delivery p50, {name}", value=half, unit="ms"),
-        Figure(name=f"write to delivery p99, {name}", value=almost_all, unit="ms", bar=bar, direction="at_most"),
+        Figure(
+            name=f"write to delivery p99, {name}", value=almost_all, unit="ms", bar=bar, direction="at_most"
+        ),
     ]
 
 
@@ -146,18 +161,16 @@ class _Watchers:
         return time.time(), self._latencies
 
     async def _watch(self, channel: grpc.aio.Channel, job_id: str, streams: int) -> None:
-        stream = channel.unary_stream(_WATCH, response_deserializer=pb.WatchJobResponse.FromString)
-        beginning = await _newest_sequence(channel, job_id)
-        request = pb.WatchJobRequest(job_id=job_id, after_sequence=beginning)
-        call = stream(request.SerializeToString())
-        snapshot = await call.read()
-        assert snapshot.snapshot.last_sequence == beginning
+        training: Any = training_service_pb2_grpc.TrainingServiceStub(channel)
+        job = (await training.GetJob(pb.GetJobRequest(job_id=job_id))).job
+        expected, last = job.last_sequence, job.last_sequence + self._share
+        call = training.WatchJob(pb.WatchJobRequest(job_id=job_id, after_sequence=expected))
+        assert (await call.read()).snapshot.last_sequence == expected
         self._standing += 1
         if self._standing == streams:
             self._parent.send("watching")
-        expected = beginning
-        while expected < beginning + self._share:
-            frame = await call.read()
+        while expected < last:
+            frame: pb.WatchJobResponse = await call.read()
             if not frame.HasField("event"):
                 continue
             now = time.time()
@@ -166,14 +179,6 @@ class _Watchers:
             written = frame.event.steps_recorded.last_step_time
             self._latencies.append(now - written.seconds - written.nanos / 1e9)
         call.cancel()
-
-
-async def _newest_sequence(channel: grpc.aio.Channel, job_id: str) -> int:
-    get = channel.unary_unary(
-        "/gradsight.v1.TrainingService/GetJob", response_deserializer=pb.GetJobResponse.FromString
-    )
-    answer: pb.GetJobResponse = await get(pb.GetJobRequest(job_id=job_id).SerializeToString())
-    return answer.job.last_sequence
 
 
 if __name__ == "__main__":
