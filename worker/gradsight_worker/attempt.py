@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
-from gradsight_store import artifact_records, attempts
-from gradsight_store.artifacts import Artifacts
-from gradsight_store.errors import StoreUnavailable
+from gradsight_store import attempts
+from gradsight_store.errors import JobNotFound, StoreFull, StoreUnavailable
 from gradsight_store.operations import Answer, JobRef, new_operation_id
 from gradsight_store.projection import JobProjection, apply_event
 from gradsight_store.records import Changed
 from gradsight_store.settings import StoreSettings
 from gradsight_store.store import Store
 from gradsight_store.v1 import record_pb2
-from gradsight_worker import deliveries, failures, inputs, processes
+from gradsight_worker import failures, inputs, processes
+from gradsight_worker.deliveries import Deliveries
 from gradsight_worker.devices import Device
-from gradsight_worker.errand import Errand, ErrandFailed, Errands
+from gradsight_worker.errand import Errand, ErrandFailed
 from gradsight_worker.lease import Lease
 from gradsight_worker.outbox import MOST_BYTES, Fenced, Outbox, Write
 from gradsight_worker.scratch import Scratch
@@ -42,7 +42,6 @@ from gradsight_worker.training.channel import (
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
 
 _HURRY_S = 0.1
-_DELETIONS_PATIENCE_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -79,10 +78,7 @@ class Attempt:
         self._settings = settings
         self._waiting_trainer = self._new_trainer()
         self._store = Store.open(settings.store)
-        self._artifacts = Artifacts(settings.artifacts)
         self._selector = selectors.DefaultSelector()
-        self._errands = Errands(self._selector)
-        self._deletions = Errands(self._selector)
         self._trainer: processes.Child | None = None
         self._channel: AttemptChannel | None = None
         self._heard_at: float | None = None  # None while nothing is expected of the trainer
@@ -113,8 +109,7 @@ class Attempt:
         finally:
             self._lease.end()
             self._kill_trainer()
-            self._errands.drop()
-            self._deletions.finish(_DELETIONS_PATIENCE_S)
+            self._files.close()
 
     def _turn(self) -> None:
         """Wait for the next thing to happen and deal with it."""
@@ -156,7 +151,10 @@ class Attempt:
                     )
                 )
                 break
-            except StoreUnavailable:
+            except JobNotFound as error:
+                _log.warning("not claimed: %s", error)
+                return False
+            except (StoreUnavailable, StoreFull):
                 if sent_at > patience:
                     return False
                 time.sleep(_HURRY_S)
@@ -172,6 +170,9 @@ class Attempt:
         started = event_pb2.AttemptStarted(resumed_at_step=claim.resumed_at_step)  # the store has told of it
         apply_event(figures, event_pb2.JobEvent(attempt_started=started))
         self._outbox = Outbox(self._store, self._ref, self._term, figures)
+        self._files = Deliveries(
+            self._settings.artifacts, self._ref, self._term, self._selector, self._outbox
+        )
         self._lease = Lease(
             self._store,
             self._ref,
@@ -197,17 +198,15 @@ class Attempt:
             return
         try:
             wanted = self._look_up()
-            target = directory / "inputs"
-            if wanted.is_quick(self._artifacts):
-                self._start_trainer(
-                    inputs.inputs_from(inputs.gather(self._artifacts, wanted, target)), directory
-                )
+            target, address = directory / "inputs", self._settings.artifacts
+            if wanted.is_quick(address):
+                self._start_trainer(inputs.inputs_from(inputs.gather(address, wanted, target)), directory)
                 return
         except inputs.InputUnavailable as error:
             self._finish(state_pb2.JOB_STATE_FAILED, error.error)
             return
-        self._errands.add(
-            lambda: inputs.gather(self._artifacts, wanted, target),
+        self._files.transfers.add(
+            lambda: inputs.gather(address, wanted, target),
             lambda errand: self._inputs_came(errand, directory),
         )
 
@@ -225,7 +224,7 @@ class Attempt:
         except inputs.InputUnavailable as error:
             self._finish(state_pb2.JOB_STATE_FAILED, error.error)
         except ErrandFailed as error:
-            self._release(failures.storage_failed(str(error)))
+            self._storage_failed(str(error))
 
     # The trainer
 
@@ -283,16 +282,10 @@ class Attempt:
             case EventMessage():
                 self._outbox.add(message.event)
             case CheckpointMessage():
-                self._errands.add(
-                    lambda: deliveries.store_checkpoint(self._artifacts, self._ref.tenant, message.path),
-                    lambda errand: self._checkpoint_stored(errand, message),
-                )
+                self._files.checkpoint(message)
             case ResultMessage():
                 self._heard_at = None
-                self._errands.add(
-                    lambda: deliveries.store_result(self._artifacts, self._ref.tenant, message.files),
-                    self._result_stored,
-                )
+                self._files.result(message.files, self._succeed, self._storage_failed)
             case FailureMessage():
                 self._finish(state_pb2.JOB_STATE_FAILED, message.error)
 
@@ -338,68 +331,6 @@ class Attempt:
         if self._channel is not None and self._channel in self._selector.get_map():
             self._selector.unregister(self._channel)
 
-    # Files
-
-    def _checkpoint_stored(self, errand: Errand, message: CheckpointMessage) -> None:
-        try:
-            answer = errand.result()
-        except ErrandFailed as error:
-            self._say(
-                state_pb2.SEVERITY_WARNING,
-                f"the checkpoint of step {message.step} was not stored: {error}; the training goes on",
-            )
-            return
-        artifact = deliveries.checkpoint_from(answer, job_id=self._ref.job_id, step=message.step)
-        operation_id = new_operation_id()
-        self._outbox.add(self._artifact_record(artifact))
-        self._outbox.add(
-            Write(
-                operation=lambda: attempts.record_checkpoint(
-                    self._ref, self._term, artifact, message.seconds, operation_id=operation_id
-                ),
-                applied=self._drop_checkpoints,
-            )
-        )
-
-    def _drop_checkpoints(self, changed: Changed) -> None:
-        """Forget what is not resumed from any more; another job may have made, and need, the same content."""
-        for artifact in changed.dropped:
-            self._outbox.add(self._forgetting(artifact))
-
-    def _forgetting(self, artifact: artifact_pb2.Artifact) -> Write:
-        def delete(unused: bool) -> None:
-            if unused:
-                self._deletions.add(
-                    lambda: self._artifacts.delete(self._ref.tenant, artifact.digest), self._file_deleted
-                )
-
-        return Write(
-            operation=lambda: artifact_records.forget_artifact(self._ref.tenant, artifact), applied=delete
-        )
-
-    def _file_deleted(self, errand: Errand) -> None:
-        try:
-            errand.result()
-        except ErrandFailed as error:
-            _log.warning("an old checkpoint was not deleted: %s", error)
-
-    def _result_stored(self, errand: Errand) -> None:
-        try:
-            artifacts = deliveries.result_from(errand.result(), job_id=self._ref.job_id)
-        except ErrandFailed as error:
-            self._release(failures.storage_failed(str(error)))
-            return
-        for artifact in artifacts:
-            self._outbox.add(self._artifact_record(artifact))
-            self._outbox.add(event_pb2.JobEvent(artifact_ready=event_pb2.ArtifactReady(artifact=artifact)))
-        self._finish(state_pb2.JOB_STATE_SUCCEEDED, result=artifacts)
-
-    def _artifact_record(self, artifact: artifact_pb2.Artifact) -> Write:
-        return Write(
-            operation=lambda: artifact_records.record_artifact(self._ref.tenant, artifact),
-            applied=lambda _: None,
-        )
-
     # Ending
 
     def _obey(self, desired_state: int) -> None:
@@ -425,7 +356,7 @@ class Attempt:
         stall_at = self._stall_at()
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._drain_deadline = None
-            self._errands.drop()
+            self._files.transfers.drop()
             self._release(failures.drained(saved=False))
         elif self._timeout_at is not None and now >= self._timeout_at:
             self._timeout_at = None
@@ -433,6 +364,12 @@ class Attempt:
         elif stall_at is not None and now >= stall_at:
             self._heard_at = None
             self._release(failures.stalled(self._settings.stall_timeout_s))
+
+    def _succeed(self, result: list[artifact_pb2.Artifact]) -> None:
+        self._finish(state_pb2.JOB_STATE_SUCCEEDED, result=result)
+
+    def _storage_failed(self, problem: str) -> None:
+        self._release(failures.storage_failed(problem))
 
     def _finish(
         self,
@@ -471,8 +408,8 @@ class Attempt:
         self._stop_listening()
         self._kill_trainer()
         if not after_files:
-            self._errands.drop()
-        self._errands.when_idle(lambda: self._outbox.add(write))
+            self._files.transfers.drop()
+        self._files.transfers.when_idle(lambda: self._outbox.add(write))
 
     def _ended(self, changed: Changed) -> None:
         self._over = True

@@ -1,46 +1,152 @@
-"""Files that a trainer made, on their way into the artifacts: checkpoints and the result."""
+"""Files that a trainer made, on their way into the artifacts: checkpoints and the result.
 
+Bytes move in children (`errand.py`), each with an `Artifacts` of its own: what reaches object stores has threads and
+must not be carried through a fork. What the store has to know of the files goes through the outbox, in order.
+"""
+
+import logging
+import selectors
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradsight.v1 import artifact_pb2
+from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
+from gradsight_store import artifact_records, attempts
 from gradsight_store.artifacts import Artifacts
 from gradsight_store.errors import StorageFull
-from gradsight_worker.training.channel import ResultFile
+from gradsight_store.operations import JobRef, new_operation_id
+from gradsight_store.records import Changed
+from gradsight_worker.errand import Errand, ErrandFailed, Errands
+from gradsight_worker.outbox import Outbox, Write
+from gradsight_worker.training.channel import CheckpointMessage, ResultFile
 
 _TRIES = 3
 _PAUSE_S = 0.5
+_DELETIONS_PATIENCE_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
-def store_checkpoint(artifacts: Artifacts, tenant: str, path: Path) -> dict[str, Any]:
-    """Store a checkpoint's file and remove it here. In words of JSON, for `checkpoint_from`."""
-    stored = artifacts.put_file(tenant, path, immutable=True)
+class Deliveries:
+    """The files of one attempt.
+
+    Args:
+        address: Of the artifacts, a directory or an fsspec URL.
+        ref: The job.
+        term: The attempt's term.
+        selector: The loop that waits for transfers.
+        outbox: Takes what the store has to know.
+    """
+
+    def __init__(
+        self, address: str, ref: JobRef, term: int, selector: selectors.BaseSelector, outbox: Outbox
+    ) -> None:
+        self._address, self._ref, self._term, self._outbox = address, ref, term, outbox
+        self.transfers = Errands(selector)
+        self._deletions = Errands(selector)
+
+    def checkpoint(self, message: CheckpointMessage) -> None:
+        """Store a checkpoint, make it the one to resume from, let go of those beyond the kept."""
+        self.transfers.add(
+            lambda: _store_checkpoint(self._address, self._ref.tenant, message.path),
+            lambda errand: self._checkpoint_stored(errand, message),
+        )
+
+    def result(
+        self,
+        files: Sequence[ResultFile],
+        stored: Callable[[list[artifact_pb2.Artifact]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Store the files of a result and tell of each; then call `stored`, or `failed` with the problem."""
+
+        def done(errand: Errand) -> None:
+            try:
+                answer = errand.result()
+            except ErrandFailed as error:
+                failed(str(error))
+                return
+            artifacts = [artifact_pb2.Artifact(job_id=self._ref.job_id, **fields) for fields in answer]
+            for artifact in artifacts:
+                self._outbox.add(self._recording(artifact))
+                self._outbox.add(
+                    event_pb2.JobEvent(artifact_ready=event_pb2.ArtifactReady(artifact=artifact))
+                )
+            stored(artifacts)
+
+        self.transfers.add(lambda: _store_result(self._address, self._ref.tenant, files), done)
+
+    def close(self) -> None:
+        """Give up what is on its way, finish what is being deleted."""
+        self.transfers.drop()
+        self._deletions.finish(_DELETIONS_PATIENCE_S)
+
+    def _checkpoint_stored(self, errand: Errand, message: CheckpointMessage) -> None:
+        try:
+            stored = errand.result()
+        except ErrandFailed as error:
+            text = f"the checkpoint of step {message.step} was not stored: {error}; the training goes on"
+            line = event_pb2.LogLine(severity=state_pb2.SEVERITY_WARNING, message=text)
+            self._outbox.add(event_pb2.JobEvent(log_line=line))
+            return
+        artifact = artifact_pb2.Artifact(
+            kind=artifact_pb2.ARTIFACT_KIND_CHECKPOINT,
+            filename=f"step-{message.step}.safetensors",
+            job_id=self._ref.job_id,
+            step=message.step,
+            **stored,
+        )
+        operation_id = new_operation_id()
+        self._outbox.add(self._recording(artifact))
+        self._outbox.add(
+            Write(
+                operation=lambda: attempts.record_checkpoint(
+                    self._ref, self._term, artifact, message.seconds, operation_id=operation_id
+                ),
+                applied=self._let_go,
+            )
+        )
+
+    def _let_go(self, changed: Changed) -> None:
+        for artifact in changed.dropped:
+            self._outbox.add(self._forgetting(artifact))
+
+    def _forgetting(self, artifact: artifact_pb2.Artifact) -> Write:
+        def delete(unused: bool) -> None:
+            if unused:  # another job may have made, and need, the same content
+                tenant = self._ref.tenant
+                self._deletions.add(
+                    lambda: Artifacts(self._address).delete(tenant, artifact.digest), _deleted
+                )
+
+        return Write(
+            operation=lambda: artifact_records.forget_artifact(self._ref.tenant, artifact), applied=delete
+        )
+
+    def _recording(self, artifact: artifact_pb2.Artifact) -> Write:
+        return Write(
+            operation=lambda: artifact_records.record_artifact(self._ref.tenant, artifact),
+            applied=lambda _: None,
+        )
+
+
+def _deleted(errand: Errand) -> None:
+    try:
+        errand.result()
+    except ErrandFailed as error:
+        _log.warning("an old checkpoint was not deleted: %s", error)
+
+
+def _store_checkpoint(address: str, tenant: str, path: Path) -> dict[str, Any]:
+    stored = Artifacts(address).put_file(tenant, path, immutable=True)
     path.unlink()
-    return {"digest": stored.digest, "size_bytes": stored.size_bytes}
+    return stored._asdict()
 
 
-def checkpoint_from(answer: dict[str, Any], *, job_id: str, step: int) -> artifact_pb2.Artifact:
-    """The checkpoint as the store will know it."""
-    return artifact_pb2.Artifact(
-        kind=artifact_pb2.ARTIFACT_KIND_CHECKPOINT,
-        filename=f"step-{step}.safetensors",
-        job_id=job_id,
-        step=step,
-        digest=answer["digest"],
-        size_bytes=answer["size_bytes"],
-    )
-
-
-def store_result(artifacts: Artifacts, tenant: str, files: Sequence[ResultFile]) -> list[dict[str, Any]]:
-    """Store the files of a result, patiently. In words of JSON, for `result_from`."""
+def _store_result(address: str, tenant: str, files: Sequence[ResultFile]) -> list[dict[str, Any]]:
+    artifacts = Artifacts(address)
     return [_store_patiently(artifacts, tenant, file) for file in files]
-
-
-def result_from(answer: Iterable[dict[str, Any]], *, job_id: str) -> list[artifact_pb2.Artifact]:
-    """The result's files as the store will know them."""
-    return [artifact_pb2.Artifact(job_id=job_id, **fields) for fields in answer]
 
 
 def _store_patiently(artifacts: Artifacts, tenant: str, file: ResultFile) -> dict[str, Any]:
@@ -53,9 +159,4 @@ def _store_patiently(artifacts: Artifacts, tenant: str, file: ResultFile) -> dic
             if tries_left == 0:
                 raise
             time.sleep(_PAUSE_S)
-    return {
-        "digest": stored.digest,
-        "size_bytes": stored.size_bytes,
-        "filename": file.filename,
-        "kind": file.kind,
-    }
+    return {**stored._asdict(), "filename": file.filename, "kind": file.kind}

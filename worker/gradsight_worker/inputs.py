@@ -45,16 +45,11 @@ class Wanted:
     baseline: tuple[artifact_pb2.Artifact, ...]
     checkpoints: tuple[artifact_pb2.Artifact, ...]
 
-    def is_quick(self, artifacts: Artifacts) -> bool:
-        """Whether `gather` takes milliseconds: everything lies on this machine and the datasets are small."""
+    def is_quick(self, address: str) -> bool:
+        """Whether `gather` takes milliseconds: the artifacts are a directory and the datasets are small."""
         files = [file for file, _ in self.data.values()]
-        if sum(file.size_bytes for file in files) > _QUICK_BYTES:
-            return False
-        every = [*files, *self.baseline, *self.checkpoints]
-        try:
-            return all(artifacts.local_path(self.tenant, file.digest) is not None for file in every)
-        except ArtifactNotFound:
-            return True  # `gather` says so soon enough
+        in_directory = "://" not in address or address.startswith("file://")
+        return in_directory and sum(file.size_bytes for file in files) <= _QUICK_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +84,18 @@ def look_up(store: Store, ref: JobRef, record: record_pb2.JobRecord) -> Wanted:
     )
 
 
-def gather(artifacts: Artifacts, wanted: Wanted, directory: Path) -> dict[str, Any]:
+def gather(address: str, wanted: Wanted, directory: Path) -> dict[str, Any]:
     """Bring the files to this machine, or find them there; in words of JSON, for `inputs_from`.
 
     Datasets are verified against their digests; checkpoints and results carry digests of their own.
 
     Args:
-        artifacts: Where the files are.
+        address: Of the artifacts, a directory or an fsspec URL.
         wanted: Which files.
         directory: Where those that are not on this machine yet are put.
     """
     directory.mkdir()
+    artifacts = Artifacts(address)
     data: dict[str, dict[str, Any]] = {}
     for split, (file, data_format) in wanted.data.items():
         try:

@@ -50,6 +50,7 @@ class Lease:
         self._store, self._ref, self._term = store, ref, term
         self._lease_s = lease_s
         self._last_act = last_act
+        self._troubled = False  # said so already
         self.renew_at = 0.0
         """Monotonic time of the next renewal."""
         signal.signal(signal.SIGALRM, self._fence_itself)
@@ -66,7 +67,9 @@ class Lease:
         try:
             renewal = self._store.run(attempts.renew_lease(self._ref, self._term))
         except (StoreUnavailable, StoreFull) as error:
-            _log.warning("lease not renewed: %s", error)
+            if not self._troubled:
+                _log.warning("lease not renewed, tried again until it is: %s", error)
+            self._troubled = True
             self.renew_at = now + _HURRY_S
             return 0
         except JobNotFound as error:
@@ -74,6 +77,7 @@ class Lease:
         if renewal.answer is Answer.FENCED:
             raise Fenced(f"term {self._term} is over")
         self._held_since(now)
+        self._troubled = False
         return renewal.desired_state
 
     def end(self) -> None:

@@ -21,6 +21,7 @@ from gradsight_store.store import Store
 from gradsight_worker import processes
 from gradsight_worker.attempt import AttemptSettings
 from gradsight_worker.devices import Device, find_device
+from gradsight_worker.errand import Errand, ErrandFailed
 from gradsight_worker.logs import log_as_json
 from gradsight_worker.metrics import Description, MetricsServer, listen
 from gradsight_worker.scratch import Scratch, default_spool
@@ -94,7 +95,7 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
             drain_s=_DRAIN_SHARE * options.drain_timeout_s,
             memory_limit_bytes=options.memory_limit_bytes,
         )
-        Supervisor(
+        supervisor = Supervisor(
             SupervisorSettings(
                 attempt=attempt,
                 offer=offer,
@@ -102,7 +103,10 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
                 report=metrics.report if metrics is not None else lambda report: None,
                 ready=lambda: ready({"metrics": metrics.address if metrics is not None else ""}),
             )
-        ).work()
+        )
+        supervisor.work()
+        if not supervisor.stopped_on_request:
+            raise RuntimeError("the worker's loop ended by an error; the log says which")
 
 
 def die_with_parent() -> None:
@@ -141,7 +145,13 @@ def _artifacts(address: str | None) -> str:
         raise ValueError(
             "--artifacts (GRADSIGHT_ARTIFACTS): got nothing, allowed: a directory or an fsspec URL"
         )
-    Artifacts(address)
+    check = Errand(lambda: Artifacts(address) and None)  # in a child: file systems may bring threads
+    while not check.take():
+        pass
+    try:
+        check.result()
+    except ErrandFailed as error:
+        raise ValueError(str(error)) from error
     return address
 
 

@@ -84,6 +84,7 @@ class Supervisor(Worker):
         self._doing: worker_pb2.WorkerState.ValueType = worker_pb2.WORKER_STATE_IDLE
         self._attempts = {"told": 0, "lost": 0}
         self._spare: _Horse | None = None
+        self._troubled = False  # said so already
         self._waiting = False  # in the one call that a stop signal may break off
         self._stop_requested_at = 0.0
         self._kill_requested = False
@@ -97,6 +98,11 @@ class Supervisor(Worker):
         )
 
     # What RQ's loop calls
+
+    @property
+    def stopped_on_request(self) -> bool:
+        """Whether a stop signal came. RQ's loop ends by an unexpected error, too, and says so in the log only."""
+        return self._stop_requested
 
     def bootstrap(self, *_: Any, **__: Any) -> None:
         """Register, in our records and in RQ's. Unlike RQ's own: without a thread that listens for commands."""
@@ -144,7 +150,7 @@ class Supervisor(Worker):
             except DequeueTimeout:
                 continue
             except (redis.exceptions.RedisError, OSError) as error:
-                _log.warning("the queue does not answer: %s", error)
+                _log.debug("the queue does not answer: %s", error)
                 time.sleep(_RETRY_S)
             except (ValueError, TypeError) as error:
                 _log.warning("an entry of the queue was thrown away: %s", error)
@@ -183,9 +189,12 @@ class Supervisor(Worker):
                 commands.expire(WORKERS_BY_QUEUE_KEY % self.queues[0].name, self.worker_ttl + 60)
                 commands.execute()
         except (StoreError, redis.exceptions.RedisError, OSError) as error:
-            _log.warning("worker's lease not renewed: %s", error)
+            if not self._troubled:
+                _log.warning("worker's lease not renewed, tried again until it is: %s", error)
+            self._troubled = True
             self._renew_at = time.monotonic() + _RETRY_S
         else:
+            self._troubled = False
             name = worker_pb2.WorkerState.Name(state).removeprefix("WORKER_STATE_").lower()
             self._settings.report(Report(state=name, attempts=self._attempts))
 
@@ -241,7 +250,7 @@ class Supervisor(Worker):
         try:
             self.connection.delete(*keys)
         except (redis.exceptions.RedisError, OSError) as error:
-            _log.warning("an entry of RQ stays: %s", error)
+            _log.debug("an entry of RQ stays: %s", error)
 
     # The attempt
 
@@ -351,8 +360,8 @@ class Supervisor(Worker):
             except (JobNotFound, TransitionRefused):
                 return  # nobody needs to know any more
             except StoreError as error:
-                _log.warning("waiting for the store: %s", error)
                 if self._stop_requested:
+                    _log.warning("the store was not told of the attempt's end: %s", error)
                     return
                 time.sleep(_RETRY_S)
                 self._renew_if_due()

@@ -108,6 +108,8 @@ class Workshop:
         self.settings = StoreSettings.fast(url=store_url)
         self.store = Store.open(self.settings)
         self.artifacts = Artifacts(directory / "artifacts")
+        self.address = str(directory / "artifacts")
+        """Of the artifacts, for workers that are started from now on."""
         self.spool = directory / "spool"
         self.program = program
         self._workers: list[RunningWorker] = []
@@ -137,7 +139,7 @@ class Workshop:
     def start_real_worker(self, **options: Any) -> RunningWorker:
         """Start a worker as operators do, with the real trainer, and wait until it takes jobs."""
         ready = self.directory / f"ready-{len(self._workers)}"
-        flags = {"store": self.settings.url, "artifacts": self.directory / "artifacts", "spool": self.spool}
+        flags = {"store": self.settings.url, "artifacts": self.address, "spool": self.spool}
         flags |= {
             "profile": "fast",
             "metrics-address": "127.0.0.1:0",
@@ -154,7 +156,7 @@ class Workshop:
         """Start a worker with the tiny trainer."""
         settings = {
             "store_url": self.settings.url,
-            "artifacts": str(self.directory / "artifacts"),
+            "artifacts": self.address,
             "spool": str(self.spool),
             "profile": "fast",
             "metrics_address": "off",

@@ -66,6 +66,20 @@ def test_a_checkpoint_that_another_job_made_as_well_stays(workshop: Workshop) ->
     assert [workshop.artifacts.exists("default", file.digest) for file in kept] == [True, True]
 
 
+def test_artifacts_may_be_behind_any_fsspec_address(workshop: Workshop) -> None:
+    workshop.address = f"local://{workshop.address}"
+    worker = workshop.start_worker()
+    ref = workshop.submit(steps=100, checkpoint_every=10)
+    workshop.wait_step(ref, 50)
+    worker.trainer().kill()
+    job = workshop.wait_done(ref)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    assert job.attempts[1].resumed_at_step >= 30
+    workshop.wait_idle()
+    saved = [file for file in _files(workshop, ref) if file.kind == CHECKPOINT]
+    assert sorted(file.step for file in saved) == [90, 100]
+
+
 def test_a_trainer_sees_neither_the_store_nor_credentials(workshop: Workshop) -> None:
     workshop.start_worker()
     ref = workshop.submit(steps=1)
