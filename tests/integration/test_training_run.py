@@ -293,12 +293,14 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbrok
 ) -> None:
     data = {"train": sentences if name == "text_classifier" else numbers}
     spec = SPECS[name]()
-    spec.checkpoint.interval_steps = 7
-    spec.budget.epochs = 8
+    spec.checkpoint.interval_steps = 11
+    # Beyond step 200 probes follow the clock, which must not show in the weights.
+    spec.budget.epochs = 20
     unbroken = zygote.start(spec, tmp_path / "unbroken", data)
     assert unbroken.finish() == ExitStatus.SUCCEEDED
     run, losses, kills = run_with_kills(zygote, spec, tmp_path, data, dice=random.Random(name))
     assert kills >= 3
+    assert max(losses) > 220
     assert losses == unbroken.losses
     for file in ("weights.safetensors", "examples.parquet"):
         assert run.files[file].read_bytes() == unbroken.files[file].read_bytes()
@@ -312,7 +314,7 @@ def run_with_kills(
     *,
     dice: random.Random,
 ) -> tuple[Run, dict[int, float], int]:
-    """Kill the trainer soon after a checkpoint or three, five times at most, and let others go on from there."""
+    """Kill the trainer soon after one of its first checkpoints, five times at most, and let others go on from there."""
     checkpoints: list[Path] = []
     losses: dict[int, float] = {}
     kills = 0
@@ -320,7 +322,7 @@ def run_with_kills(
         run = zygote.start(
             spec, directory / f"after {kills}", data, attempt=kills + 1, checkpoints=checkpoints
         )
-        enough = dice.randrange(1, 4) if kills < 5 else 10_000
+        enough = dice.randrange(1, 6) if kills < 5 else 10_000
         run.until(lambda run, enough=enough: len(run.checkpoints) >= enough)  # type: ignore[misc]
         if not run.channel.closed:
             time.sleep(dice.random() * 0.01)
