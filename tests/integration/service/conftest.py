@@ -28,7 +28,7 @@ from gradsight.v1 import (
 )
 from gradsight.v1 import artifact_service_pb2 as files_pb
 from gradsight.v1 import training_service_pb2 as pb
-from gradsight_store import attempts
+from gradsight_store import attempts, run_with_parent
 from gradsight_store.embedded import EmbeddedStore, start_embedded
 from gradsight_store.operations import Answer, JobRef, new_operation_id
 from gradsight_store.projection import JobProjection, apply_event
@@ -201,39 +201,40 @@ def start_service(
     service_store: EmbeddedStore, service_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceStarter]:
     """Starts services on the shared store, or on another; all are stopped at the end."""
-    started: list[Service] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, store: EmbeddedStore | None = None) -> Service:
         server = store or service_store
         directory = tmp_path_factory.mktemp("service")
         ready = directory / "ready.json"
-        command = [sys.executable, "-m", "gradsight.cli", "serve", "--store", server.url]
-        command += [
-            "--artifacts",
-            str(service_root),
-            "--address",
-            "127.0.0.1:0",
-            "--metrics-address",
-            "127.0.0.1:0",
+        # Tied to this process: a test run that is killed leaves no service behind.
+        tied = [
+            sys.executable,
+            "-I",
+            "-S",
+            run_with_parent.__file__,
+            str(os.getpid()),
+            str(int(signal.SIGKILL)),
         ]
+        command = [*tied, sys.executable, "-m", "gradsight.cli", "serve", "--store", server.url]
+        command += ["--artifacts", str(service_root), "--ready-file", str(ready)]
+        command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", *arguments]
         with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, "--ready-file", str(ready), *arguments], stdout=log, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        processes.append(process)
         deadline = time.monotonic() + 20
         while not ready.exists():
             assert process.poll() is None, (directory / "log").read_text()
             assert time.monotonic() < deadline, "the service did not become ready"
             time.sleep(0.02)
-        service = Service(
-            process, json.loads(ready.read_text()), store=server, root=service_root, log=directory / "log"
-        )
-        started.append(service)
-        return service
+        addresses = json.loads(ready.read_text())
+        return Service(process, addresses, store=server, root=service_root, log=directory / "log")
 
     yield start
-    for service in started:
-        service.stop()
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(15)
 
 
 @pytest.fixture(scope="session")
