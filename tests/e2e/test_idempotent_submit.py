@@ -1,6 +1,7 @@
 """A submit that is repeated makes one job; a request id that stands for something else is refused."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -35,8 +36,8 @@ def test_another_spec_under_the_same_request_id_is_refused(household: Household,
             )
         first.wait(timeout=60)
     assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
-    (rich,) = (value for key, value in refused.value.trailing_metadata() if key == "grpc-status-details-bin")
-    assert isinstance(rich, bytes)
+    trailers: Any = refused.value.trailing_metadata()
+    rich = dict(trailers)["grpc-status-details-bin"]
     info = error_details_pb2.ErrorInfo()
     (detail, *_) = status_pb2.Status.FromString(rich).details
     assert detail.Unpack(info)

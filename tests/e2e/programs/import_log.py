@@ -1,11 +1,10 @@
 """Put into a worker as `sitecustomize`: logs what each of its processes imports, and which ones are forks.
 
-A line is `PID TIME start` for a program that begins, and `PID TIME MODULE` for a module that was not loaded yet.
+A line is `PID start` for a program that begins, and `PID MODULE` for a module that was not loaded yet.
 """
 
 import os
 import sys
-import time
 
 _log = os.environ["IMPORT_LOG"]
 
@@ -13,7 +12,7 @@ _log = os.environ["IMPORT_LOG"]
 def _note(word: str) -> None:
     # Opened each time: the trainer lets go of every descriptor it inherited.
     descriptor = os.open(_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, f"{os.getpid()} {time.time()} {word}\n".encode())
+    os.write(descriptor, f"{os.getpid()} {word}\n".encode())
     os.close(descriptor)
 
 

@@ -40,7 +40,7 @@ from gradsight_worker.training.schedules import build_schedule
 from gradsight_worker.training.state import KeptWeights, TrainingState
 from gradsight_worker.training.telemetry import Telemetry
 
-_IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ma")
+_IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ctypeslib", "numpy.ma")
 """Modules that libraries would otherwise import on a run's way."""
 
 
