@@ -16,7 +16,10 @@ _FAMILIES = {
     "state": ("gauge", "1 for the state that the job is in."),
     "step": ("gauge", "Optimizer steps done; goes back when an attempt resumes."),
     "steps_total": ("counter", "Optimizer steps taken over all attempts, repeated ones included."),
-    "samples_total": ("counter", "Training rows consumed by the run; a resume resets it to the checkpoint's."),
+    "samples_total": (
+        "counter",
+        "Training rows consumed by the run; a resume resets it to the checkpoint's.",
+    ),
     "nonfinite_steps_total": ("counter", "Steps that were not finite and changed nothing."),
     "progress_ratio": ("gauge", "Share of the run's optimizer steps that are done, 0 to 1."),
     "last_step_timestamp_seconds": ("gauge", "When the last recorded step ended, seconds since the epoch."),

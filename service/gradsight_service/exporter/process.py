@@ -39,7 +39,9 @@ class Exporter:
         self._page = Page(self._store, grace_s=settings.grace_s)
         # Two scrapes at once would only read the same records twice.
         self._one_scrape = threading.Lock()
-        self._port = MetricsPort(settings.host, settings.port, metrics=self._metrics, not_ready=self._not_ready)
+        self._port = MetricsPort(
+            settings.host, settings.port, metrics=self._metrics, not_ready=self._not_ready
+        )
 
     @property
     def address(self) -> str:
