@@ -79,6 +79,17 @@ def test_rows_that_cannot_be_used_are_the_datas_fault(workshop: Workshop) -> Non
     assert len(job.attempts) == 1
 
 
+def test_a_job_that_is_too_large_fails_by_name_and_the_worker_lives_on(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker(**{"memory-limit": "5G"})
+    spec = network(workshop, steps=10)
+    del spec.model.builtin.mlp.hidden_sizes[:]
+    spec.model.builtin.mlp.hidden_sizes.extend([16384, 16384])
+    job = workshop.wait_done(workshop.create(spec), timeout_s=60)
+    assert job.error.reason == state_pb2.JOB_ERROR_REASON_OUT_OF_MEMORY, worker.log()
+    following = workshop.wait_done(workshop.create(network(workshop, steps=10)), timeout_s=60)
+    assert following.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+
+
 def test_a_baseline_is_judged_on_the_same_rows(workshop: Workshop) -> None:
     worker = workshop.start_real_worker()
     baseline = workshop.wait_done(workshop.create(network(workshop, steps=100)), timeout_s=60)
