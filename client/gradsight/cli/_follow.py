@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import click
 
-from gradsight._enums import JobState
+from gradsight._enums import JobState, WaitingReason
 from gradsight._events import JobEvent, StepsRecorded
 from gradsight._job import Job
 from gradsight.cli._lines import StepThrottle, event_line, outcome_line
@@ -36,6 +36,8 @@ def follow(
     """Returns the job once it has ended. Ctrl-C leaves the job alone, says how to come back and exits with 130."""
     shown: View | None = None
     try:
+        if quiet or session.json or not on_terminal():
+            say_if_nobody_works(handle.get())
         if quiet:
             return handle.wait(timeout)
         with _view(session, handle, after) as shown:
@@ -59,6 +61,12 @@ def conclude(session: Session, job: Job) -> Exit:
     elif job.state is JobState.FAILED:
         click.echo(f"see more with    {session.command(f'show {job.job_id}')}", err=True)
     return outcome
+
+
+def say_if_nobody_works(job: Job) -> None:
+    """Says on stderr that the job waits for a worker that does not exist, and what to do."""
+    if job.waiting and job.waiting.reason is WaitingReason.NO_WORKER:
+        click.echo(f"job {job.job_id} waits: {job.waiting.message}", err=True)
 
 
 def on_terminal() -> bool:

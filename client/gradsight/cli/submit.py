@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gradsight import JobSpec, NotSupportedYet, load_spec
-from gradsight.cli._follow import conclude
+from gradsight.cli._follow import conclude, say_if_nobody_works
 from gradsight.cli._follow import follow as follow_job
 from gradsight.cli._outcome import Exit
 from gradsight.cli._verb import Assignment, Duration, Session, option, verb
@@ -105,10 +105,12 @@ def submit(
             if session.json and not follow:
                 session.document(job)
             return conclude(session, job)
+        job = handle.get()
         if session.json:
-            session.document(handle.get())
+            session.document(job)
         else:
             click.echo(handle.job_id)
+            say_if_nobody_works(job)
             click.echo(f"follow it with `{session.command(f'watch {handle.job_id}')}`", err=True)
         return Exit.OK
 

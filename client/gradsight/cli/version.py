@@ -12,12 +12,12 @@ def version(session: Session) -> int:
     """Print the versions of this client and of the service, if one answers."""
     with session.client(call_attempts=1) as client:
         try:
-            service = client.server_info().version
-        except GradsightError:
-            service = None
+            service, said = client.server_info().version, ""
+        except GradsightError as error:
+            service, said = None, error.message
     if session.json:
         session.document({"client": __version__, "service": service, "address": client.address})
     else:
         click.echo(f"client   {__version__}")
-        click.echo(f"service  {service or 'none answers'} at {client.address}")
+        click.echo(f"service  {f'{service} at {client.address}' if service else f'unknown: {said}'}")
     return 0

@@ -123,12 +123,16 @@ def status(data: Path) -> None:
         with Client(addresses.service) as client:
             info = client.server_info()
             click.echo(f"version     {info.version}, store schema {info.schema_version}")
-            for worker in client.workers():
+            workers = list(client.workers())
+            for worker in workers:
                 job = f", job {worker.job_id}" if worker.job_id else ""
                 click.echo(f"worker      {worker.worker_id} on {worker.device}: {worker.state}{job}")
     except GradsightError as error:
         click.echo(str(error), err=True)
         raise SystemExit(6) from None
+    if not workers:
+        click.echo(f"no worker is alive: jobs wait until one is; the logs are in {household.logs}", err=True)
+        raise SystemExit(6)
 
 
 def default_data_directory() -> Path:

@@ -444,7 +444,7 @@ def test_cancel_says_the_new_state_and_refuses_what_has_ended(service: "LittleSe
 def test_version_speaks_of_the_client_even_without_a_service(cli: "Cli") -> None:
     done = cli("version", GRADSIGHT_ADDRESS="127.0.0.1:1")
     assert done.returncode == 0
-    assert "none answers at 127.0.0.1:1" in done.stdout
+    assert "service  unknown: no gradsight service answers at 127.0.0.1:1" in done.stdout
     assert cli("--version").stdout.startswith("gradsight ")
 
 
