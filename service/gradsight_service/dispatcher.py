@@ -12,9 +12,6 @@ from gradsight_store.transport import enqueue_attempt
 
 log = structlog.get_logger()
 
-_LOOKED_AT = 64
-_PAUSE_S = 0.01
-"""After every look: a burst of creates, each of which wakes us, costs a look or two and not one each."""
 _RETRY_S = 0.5
 _PAUSE_S = 0.005  # a thousand creates a second, all workers busy: one look for many, not one each
 
@@ -56,7 +53,6 @@ class Dispatcher:
                 cursor = seen
                 self._work.set()
                 await asyncio.sleep(_PAUSE_S)
-                await asyncio.sleep(_PAUSE_S)
 
     async def _dispatch(self) -> None:
         while True:
@@ -64,7 +60,6 @@ class Dispatcher:
             try:
                 while await self._hand_out():
                     pass
-                await asyncio.sleep(_PAUSE_S)
             except StoreError as error:
                 log.warning("dispatcher cannot hand out jobs", error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -83,7 +78,9 @@ class Dispatcher:
         idle = await self._store.run(idle_workers())
         if not idle:
             return False
-        pairs = choose(await self._store.run(waiting_jobs(_LOOKED_AT)), idle)
+        # As many of each line as could start: a long line costs no more than a short one.
+        waiting = await self._store.run(waiting_jobs(len(idle), queues={worker.queue for worker in idle}))
+        pairs = choose(waiting, idle)
         handed = await asyncio.gather(*(self._hand(job, worker.worker_id) for job, worker in pairs))
         return any(handed)
 

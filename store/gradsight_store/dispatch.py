@@ -1,14 +1,16 @@
 """From waiting job to free worker.
 
 ```python
-for job, worker in choose(await store.run(waiting_jobs(100)), await store.run(idle_workers())):
+idle = await store.run(idle_workers())
+waiting = await store.run(waiting_jobs(len(idle), queues={worker.queue for worker in idle}))
+for job, worker in choose(waiting, idle):
     assigned = await store.run(assign(job.ref, worker.worker_id, operation_id=new_operation_id()))
     if assigned.answer is not Answer.FENCED:
         await store.run(enqueue_attempt(worker.worker_id, job.ref, assigned.term))
 ```
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gradsight.v1 import spec_pb2, worker_pb2
@@ -41,13 +43,15 @@ class Assigned:
     term: int
 
 
-def waiting_jobs(limit: int) -> Operation[list[WaitingJob]]:
+def waiting_jobs(limit: int, *, queues: Collection[str] | None = None) -> Operation[list[WaitingJob]]:
     """The waiting jobs of all tenants, best first: higher priority, then longer wait.
 
-    At most `limit` of each queue and device class, so that a line nobody serves hides no other.
+    At most `limit` of each queue and device class, so that a line nobody serves hides no other. `queues` None: of all.
     """
-    (queues,) = yield Pipeline([("SMEMBERS", keys.QUEUES)])
-    lines = [(name.decode(), device_class) for name in queues for device_class in DEVICE_CLASSES]
+    if queues is None:
+        (names,) = yield Pipeline([("SMEMBERS", keys.QUEUES)])
+        queues = [name.decode() for name in names]
+    lines = [(queue, device_class) for queue in queues for device_class in DEVICE_CLASSES]
     if not lines:
         return []
     replies = yield Pipeline([("ZRANGE", keys.waiting(*line), 0, limit - 1, "WITHSCORES") for line in lines])

@@ -246,6 +246,7 @@ def test_waiting_jobs_are_best_first_across_queues(lab: Lab) -> None:
     assert [job.ref for job in lab.run(dispatch.waiting_jobs(10))] == [high, night, low]
     assert [job.priority for job in lab.run(dispatch.waiting_jobs(10))] == [7, 0, -5]
     assert [job.ref for job in lab.run(dispatch.waiting_jobs(1))] == [high, night]
+    assert [job.ref for job in lab.run(dispatch.waiting_jobs(10, queues={"night"}))] == [night]
 
 
 def test_a_message_that_nobody_wants_any_more_leaves_the_slot(lab: Lab) -> None:
