@@ -9,6 +9,7 @@ from typing import BinaryIO
 from gradsight.v1 import spec_pb2
 
 MOST_BYTES = 1 << 20
+_LONGEST_NAME = 4096
 
 FORMATS_BY_ENDING = {
     ".csv": spec_pb2.DATA_FORMAT_CSV,
@@ -51,6 +52,12 @@ def _csv_header(text: str) -> Header:
         return Header(problem=f"the header line cannot be read: {error}")
     if not columns:
         return Header(problem=f"no header line within {MOST_BYTES} bytes, allowed a line of column names")
+    longest = max(columns, key=len)
+    if len(longest) > _LONGEST_NAME:
+        place = columns.index(longest) + 1
+        return Header(
+            problem=f"column {place} has a name of {len(longest)} characters, allowed {_LONGEST_NAME}"
+        )
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         return Header(problem=f"the header has the column {json.dumps(twice[:80])} twice, allowed once")

@@ -223,15 +223,21 @@ def _socket_path(data_dir: Path) -> Path:
     path = data_dir / "store.sock"
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return path
-    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    private = Path(tempfile.gettempdir()) / f"gradsight-{os.getuid()}-{name}"
+    name = f"gradsight-{os.getuid()}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    places = [Path(tempfile.gettempdir()) / name, Path("/tmp") / name]  # noqa: S108 (checked below)
+    short = [place for place in places if len(os.fsencode(place / path.name)) <= _LONGEST_SOCKET_PATH]
+    if not short:
+        raise EmbeddedStoreFailed(
+            f"{path} is too long for a socket", "choose a data directory with a shorter path"
+        )
+    private = short[0]
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink():
         raise EmbeddedStoreFailed(
             f"{private} belongs to somebody else", "choose a data directory with a shorter path"
         )
-    return private / "store.sock"
+    return private / path.name
 
 
 def _wait_until_it_answers(store: EmbeddedStore, log: Path, timeout_s: float) -> None:
