@@ -48,7 +48,7 @@ def test_watches_go_on_through_a_killed_service_with_no_gap_and_no_duplicate(
     restarted: Household, datasets: Datasets
 ) -> None:
     with restarted.client() as client:
-        handle = client.submit(datasets.long_job("mlp", steps=8000))
+        handle = client.submit(datasets.long_job("mlp", steps=6000))
         seen = {"threads": list[JobEvent](), "asyncio": list[JobEvent]()}
         watchers = [
             threading.Thread(target=lambda: seen["threads"].extend(handle.watch(timeout=90))),

@@ -110,6 +110,8 @@ class Supervisor(Worker):
         signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self._store.run(workers.register_worker(self._settings.offer))
         self.register_birth()  # type: ignore[no-untyped-call]
+        # RQ does so after this only: a stop signal just after the worker said that it is ready would end it rudely.
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
         self._settings.ready()
         _log.info(
             "worker ready", extra={"queue": self._settings.offer.queue, "device": self._settings.offer.device}
