@@ -1,10 +1,12 @@
 # The one entry for every chore. `make` alone lists them.
 #
-#   PYTHON    the interpreter that makes the environments (3.11 or newer)
-#   PIP_ARGS  passed to every `pip install`, for an index of your own: make demo PIP_ARGS="--index-url …"
+#   PYTHON       the interpreter that makes the environments (3.11 or newer)
+#   WHEEL_TESTS  what `make test-wheel` runs; empty: the whole suite
+#   PIP_ARGS     passed to every `pip install`, for an index of your own: make demo PIP_ARGS="--index-url …"
 
 PYTHON   ?= python3
 PIP_ARGS ?=
+WHEEL_TESTS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -24,7 +26,7 @@ test: $(VENV)/.development ## run the test suite
 	$(BIN)/python -m pytest
 
 test-wheel: $(VENV)/.development ## run the suite against the built wheel instead of the sources
-	$(BIN)/python scripts/test_wheel.py --pip-args "$(PIP_ARGS)"
+	$(BIN)/python scripts/test_wheel.py --pip-args "$(PIP_ARGS)" $(WHEEL_TESTS)
 
 check: $(VENV)/.development .venv-protos/.installed ## format, lint, types, layers, contract, stubs
 	$(BIN)/ruff format --check .

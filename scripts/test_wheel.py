@@ -27,7 +27,9 @@ def main() -> int:
     """Build, install, test; returns pytest's exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pip-args", default="", help="passed to every pip install")
-    pip_args = shlex.split(parser.parse_args().pip_args)
+    parser.add_argument("tests", nargs="*", help="what to run. Default: the whole suite")
+    arguments = parser.parse_args()
+    pip_args = shlex.split(arguments.pip_args)
     with tempfile.TemporaryDirectory() as scratch:
         wheel = build(Path(scratch))
         python = fresh_environment()
@@ -41,7 +43,7 @@ def main() -> int:
         )
     # The suite reads examples, protos and docs of the checkout, but must import only what the wheel installed:
     # -P keeps the checkout off sys.path.
-    command = [str(python), "-P", "-m", "pytest", "-p", "no:cacheprovider"]
+    command = [str(python), "-P", "-m", "pytest", "-p", "no:cacheprovider", *arguments.tests]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

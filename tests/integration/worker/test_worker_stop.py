@@ -26,7 +26,7 @@ def test_a_cancelled_job_stops_within_a_renewal(workshop: Workshop) -> None:
     job = workshop.wait_done(ref)
     assert time.monotonic() - asked < 3.0  # the fast profile renews every 0.4 s
     assert job.state == state_pb2.JOB_STATE_CANCELLED
-    assert workshop.states(ref) == ["QUEUED", "RUNNING", "CANCELLING", "CANCELLED"]
+    assert workshop.states(ref)[-2:] == ["CANCELLING", "CANCELLED"]
     workshop.wait_gone([trainer])
     assert workshop.wait_done(workshop.submit(steps=5)).state == state_pb2.JOB_STATE_SUCCEEDED
 
