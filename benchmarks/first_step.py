@@ -63,9 +63,9 @@ def main() -> None:
             if number % (jobs // others) == 0:
                 for name, first_step in peers.items():
                     seconds[name].append(first_step())
-    report("first_step", _figures(marks, seconds), as_json=options.json)
     if "Ray Jobs" not in peers:
         print("Ray Jobs: not installed (pip install 'ray[default]')", file=sys.stderr)
+    report("first_step", _figures(marks, seconds), as_json=options.json)
 
 
 @dataclass(frozen=True)
