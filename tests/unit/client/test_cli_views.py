@@ -21,7 +21,7 @@ from gradsight.v1 import event_pb2, job_pb2, state_pb2
 if TYPE_CHECKING:
     from tests.unit.client.conftest import LittleService
 
-DOCS = Path(gradsight.__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.mark.parametrize(
