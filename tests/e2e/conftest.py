@@ -117,7 +117,10 @@ class Household:
 
         def answers() -> bool:
             assert self.process.poll() is None, f"up ended with {self.process.returncode}: {log.read_text()}"
-            return state.exists() and f'"process_id": {self.process.pid},' in state.read_text()
+            try:
+                return f'"process_id": {self.process.pid},' in state.read_text()
+            except FileNotFoundError:  # a new `up` removes what its predecessor left
+                return False
 
         wait_for("a household", answers, timeout_s=_START_S)
 
