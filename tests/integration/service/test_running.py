@@ -372,9 +372,13 @@ def test_the_metrics_port_shows_calls_by_code_and_store_latency(service: Service
     service.create()
     with pytest.raises(grpc.RpcError):
         service.training.GetJob(pb.GetJobRequest(job_id="nobody"))
+    called = 'grpc_service="gradsight.v1.TrainingService",grpc_type="unary"'
+    # A call is counted just after its answer has left.
+    deadline = time.monotonic() + 10
+    while 'grpc_code="NotFound"' not in page(service, "/metrics")[1]:
+        assert time.monotonic() < deadline
     status, text = page(service, "/metrics")
     assert status == 200
-    called = 'grpc_service="gradsight.v1.TrainingService",grpc_type="unary"'
     assert f'grpc_server_handled_total{{grpc_code="OK",grpc_method="CreateJob",{called}}}' in text
     assert f'grpc_server_handled_total{{grpc_code="NotFound",grpc_method="GetJob",{called}}}' in text
     assert 'grpc_server_handling_seconds_bucket{grpc_method="CreateJob"' in text
