@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import json
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +19,7 @@ from gradsight_service.dispatcher import Dispatcher
 from gradsight_service.feed_hub import FeedHub
 from gradsight_service.hub import Hub, HubSettings
 from gradsight_service.metrics_port import MetricsPort
+from gradsight_service.ready_file import write_ready_file
 from gradsight_service.references import References
 from gradsight_service.server import CannotListen, Server, is_local
 from gradsight_service.servicer import TENANT, TrainingServicer
@@ -150,7 +150,9 @@ class _Service:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(loop) for loop in loops]
-                _write_ready_file(self._settings.ready_file, self.server.address, self.metrics.address)
+                write_ready_file(
+                    self._settings.ready_file, address=self.server.address, metrics=self.metrics.address
+                )
                 yield
                 for task in running:
                     task.cancel()
@@ -225,12 +227,3 @@ def _metrics_port(
             f"cannot listen on {address} for metrics: {getattr(error, 'strerror', None) or 'not HOST:PORT'}; "
             "choose another with --metrics-address (GRADSIGHT_METRICS_ADDRESS)"
         ) from error
-
-
-def _write_ready_file(path: Path | None, address: str, metrics: str) -> None:
-    """Tell the addresses to whoever started us: a whole file or none, so that a reader never sees half of one."""
-    if path is None:
-        return
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps({"address": address, "metrics": metrics}), encoding="utf-8")
-    partial.replace(path)

@@ -1,6 +1,5 @@
 """The exporter's process: one HTTP port with the page, until a signal ends it."""
 
-import json
 import signal
 import threading
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import structlog
 
 from gradsight_service.exporter.page import Page
 from gradsight_service.metrics_port import MetricsPort
+from gradsight_service.ready_file import write_ready_file
 from gradsight_store.errors import StoreUnavailable
 from gradsight_store.settings import StoreSettings
 from gradsight_store.store import Store
@@ -70,10 +70,7 @@ def run_until_signalled(exporter: Exporter, ready_file: Path | None) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    if ready_file is not None:
-        scratch = ready_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps({"metrics": exporter.address}))
-        scratch.rename(ready_file)
+    write_ready_file(ready_file, metrics=exporter.address)
     log.info("exporter ready", address=f"http://{exporter.address}/metrics")
     ended.wait()
     exporter.close()
