@@ -35,9 +35,13 @@ class _ArtifactKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     ARTIFACT_KIND_EXAMPLES: _ArtifactKind.ValueType  # 4
     """One line per held-out row: target, prediction, loss, correct."""
     ARTIFACT_KIND_HISTORY: _ArtifactKind.ValueType  # 5
-    """A part of a job's event log that was moved out of the store."""
+    """A part of a job's event log that was moved out of the store, or a job's curves as Parquet."""
     ARTIFACT_KIND_REPORT: _ArtifactKind.ValueType  # 6
     """A report for people. Not supported yet."""
+    ARTIFACT_KIND_GRAPH: _ArtifactKind.ValueType  # 7
+    """A program's graph, as JSON."""
+    ARTIFACT_KIND_WEIGHTS: _ArtifactKind.ValueType  # 8
+    """A program's initial weights, as safetensors."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """What a file is. New values may appear."""
@@ -53,9 +57,13 @@ ARTIFACT_KIND_RESULT: ArtifactKind.ValueType  # 3
 ARTIFACT_KIND_EXAMPLES: ArtifactKind.ValueType  # 4
 """One line per held-out row: target, prediction, loss, correct."""
 ARTIFACT_KIND_HISTORY: ArtifactKind.ValueType  # 5
-"""A part of a job's event log that was moved out of the store."""
+"""A part of a job's event log that was moved out of the store, or a job's curves as Parquet."""
 ARTIFACT_KIND_REPORT: ArtifactKind.ValueType  # 6
 """A report for people. Not supported yet."""
+ARTIFACT_KIND_GRAPH: ArtifactKind.ValueType  # 7
+"""A program's graph, as JSON."""
+ARTIFACT_KIND_WEIGHTS: ArtifactKind.ValueType  # 8
+"""A program's initial weights, as safetensors."""
 global___ArtifactKind = ArtifactKind
 
 @typing.final

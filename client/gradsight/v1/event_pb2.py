@@ -27,7 +27,7 @@ from gradsight.v1 import artifact_pb2 as gradsight_dot_v1_dot_artifact__pb2
 from gradsight.v1 import state_pb2 as gradsight_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gradsight/v1/event.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgradsight/v1/artifact.proto\x1a\x18gradsight/v1/state.proto\"\xf8\x06\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x33\n\rstate_changed\x18\x04 \x01(\x0b\x32\x1a.gradsight.v1.StateChangedH\x00\x12\x37\n\x0f\x61ttempt_started\x18\x05 \x01(\x0b\x32\x1c.gradsight.v1.AttemptStartedH\x00\x12\x33\n\rdata_prepared\x18\x06 \x01(\x0b\x32\x1a.gradsight.v1.DataPreparedH\x00\x12/\n\x0bmodel_built\x18\x07 \x01(\x0b\x32\x18.gradsight.v1.ModelBuiltH\x00\x12\x35\n\x0esteps_recorded\x18\x08 \x01(\x0b\x32\x1b.gradsight.v1.StepsRecordedH\x00\x12\x41\n\x14\x65valuation_completed\x18\t \x01(\x0b\x32!.gradsight.v1.EvaluationCompletedH\x00\x12\x35\n\x0e\x66inding_opened\x18\n \x01(\x0b\x32\x1b.gradsight.v1.FindingOpenedH\x00\x12\x37\n\x0f\x66inding_updated\x18\x0b \x01(\x0b\x32\x1c.gradsight.v1.FindingUpdatedH\x00\x12\x35\n\x0e\x66inding_closed\x18\x0c \x01(\x0b\x32\x1b.gradsight.v1.FindingClosedH\x00\x12=\n\x12mitigation_applied\x18\r \x01(\x0b\x32\x1f.gradsight.v1.MitigationAppliedH\x00\x12?\n\x13mitigation_reverted\x18\x0e \x01(\x0b\x32 .gradsight.v1.MitigationRevertedH\x00\x12\x39\n\x10\x63heckpoint_saved\x18\x0f \x01(\x0b\x32\x1d.gradsight.v1.CheckpointSavedH\x00\x12\x35\n\x0e\x61rtifact_ready\x18\x10 \x01(\x0b\x32\x1b.gradsight.v1.ArtifactReadyH\x00\x12)\n\x08log_line\x18\x11 \x01(\x0b\x32\x15.gradsight.v1.LogLineH\x00\x42\x06\n\x04kind\"\x9d\x01\n\x0cStateChanged\x12.\n\x0eprevious_state\x18\x01 \x01(\x0e\x32\x16.gradsight.v1.JobState\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.gradsight.v1.JobState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.gradsight.v1.JobError\"L\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x17\n\x0fresumed_at_step\x18\x03 \x01(\x03\"\x81\x02\n\x0c\x44\x61taPrepared\x12\'\n\x06splits\x18\x01 \x03(\x0b\x32\x17.gradsight.v1.SplitRows\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12.\n\ncategories\x18\x03 \x03(\x0b\x32\x1a.gradsight.v1.CategoryRows\x12\x16\n\x0e\x64uplicate_rows\x18\x04 \x01(\x03\x12\x13\n\x0bleaked_rows\x18\x05 \x01(\x03\x12\x14\n\x0csplit_digest\x18\x06 \x01(\t\x12\x15\n\rinput_columns\x18\x07 \x03(\t\x12\x19\n\x11prior_error_ratio\x18\x08 \x01(\x01\x12\x12\n\nprior_loss\x18\t \x01(\x01\"=\n\tSplitRows\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x13.gradsight.v1.Split\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"I\n\x0c\x43\x61tegoryRows\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\'\n\x06splits\x18\x02 \x03(\x0b\x32\x17.gradsight.v1.SplitRows\"\x89\x01\n\nModelBuilt\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12#\n\x06layers\x18\x03 \x03(\x0b\x32\x13.gradsight.v1.Layer\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\x17\n\x0fsteps_per_epoch\x18\x05 \x01(\x03\"F\n\x05Layer\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x03\"\xe5\x02\n\rStepsRecorded\x12\x12\n\nfirst_step\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x03(\x02\x12\x15\n\rgradient_norm\x18\x03 \x03(\x02\x12\x15\n\rlearning_rate\x18\x04 \x03(\x02\x12\x13\n\x0b\x63lip_factor\x18\x05 \x03(\x02\x12\x17\n\x0fnonfinite_steps\x18\x06 \x03(\x03\x12#\n\x06probes\x18\x07 \x03(\x0b\x32\x13.gradsight.v1.Probe\x12\x15\n\rsamples_total\x18\x08 \x01(\x03\x12\x18\n\x10training_seconds\x18\t \x01(\x01\x12\x32\n\x0elast_step_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66irst_step_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0ftelemetry_ratio\x18\x0c \x01(\x01\"\xd5\x02\n\x05Probe\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x1b\n\x13layer_gradient_norm\x18\x02 \x03(\x02\x12\x1a\n\x12layer_gradient_rms\x18\x03 \x03(\x02\x12\x19\n\x11layer_weight_norm\x18\x04 \x03(\x02\x12\x1a\n\x12layer_update_ratio\x18\x05 \x03(\x02\x12\"\n\x1alayer_activation_deviation\x18\x06 \x03(\x02\x12\x18\n\x10layer_zero_ratio\x18\x07 \x03(\x02\x12\x1f\n\x12predicted_decrease\x18\x08 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0f\x61\x63tual_decrease\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x17\n\ngain_ratio\x18\n \x01(\x02H\x02\x88\x01\x01\x42\x15\n\x13_predicted_decreaseB\x12\n\x10_actual_decreaseB\r\n\x0b_gain_ratio\"\x86\x02\n\x13\x45valuationCompleted\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x13.gradsight.v1.Split\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x13\n\x0b\x65rror_ratio\x18\x06 \x01(\x01\x12\x1c\n\x14weighted_error_ratio\x18\x07 \x01(\x01\x12\x34\n\ncategories\x18\x08 \x03(\x0b\x32 .gradsight.v1.CategoryEvaluation\x12\x0c\n\x04kept\x18\t \x01(\x08\x12\x17\n\x0f\x62\x61seline_job_id\x18\n \x01(\t\"k\n\x12\x43\x61tegoryEvaluation\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x03\x12\x13\n\x0b\x65rror_ratio\x18\x04 \x01(\x01\x12\x0c\n\x04loss\x18\x05 \x01(\x01\"\xbd\x02\n\x07\x46inding\x12\x12\n\nfinding_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x08severity\x18\x03 \x01(\x0e\x32\x16.gradsight.v1.Severity\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x12\n\nfirst_step\x18\x05 \x01(\x03\x12\x11\n\tlast_step\x18\x06 \x01(\x03\x12\x35\n\x08\x65vidence\x18\x07 \x03(\x0b\x32#.gradsight.v1.Finding.EvidenceEntry\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\t \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\n \x03(\t\x12\x0c\n\x04open\x18\x0b \x01(\x08\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"7\n\rFindingOpened\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"8\n\x0e\x46indingUpdated\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"7\n\rFindingClosed\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"a\n\x11MitigationApplied\x12\x15\n\rmitigation_id\x18\x01 \x01(\t\x12\x12\n\nfinding_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\x03\"J\n\x12MitigationReverted\x12\x15\n\rmitigation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x03\"Z\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12(\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x16.gradsight.v1.Artifact\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"9\n\rArtifactReady\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.gradsight.v1.Artifact\"D\n\x07LogLine\x12(\n\x08severity\x18\x01 \x01(\x0e\x32\x16.gradsight.v1.Severity\x12\x0f\n\x07message\x18\x02 \x01(\tBW\n\x10\x64\x65v.gradsight.v1B\nEventProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gradsight/v1/event.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgradsight/v1/artifact.proto\x1a\x18gradsight/v1/state.proto\"\xac\x08\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x33\n\rstate_changed\x18\x04 \x01(\x0b\x32\x1a.gradsight.v1.StateChangedH\x00\x12\x37\n\x0f\x61ttempt_started\x18\x05 \x01(\x0b\x32\x1c.gradsight.v1.AttemptStartedH\x00\x12\x33\n\rdata_prepared\x18\x06 \x01(\x0b\x32\x1a.gradsight.v1.DataPreparedH\x00\x12/\n\x0bmodel_built\x18\x07 \x01(\x0b\x32\x18.gradsight.v1.ModelBuiltH\x00\x12\x35\n\x0esteps_recorded\x18\x08 \x01(\x0b\x32\x1b.gradsight.v1.StepsRecordedH\x00\x12\x41\n\x14\x65valuation_completed\x18\t \x01(\x0b\x32!.gradsight.v1.EvaluationCompletedH\x00\x12\x35\n\x0e\x66inding_opened\x18\n \x01(\x0b\x32\x1b.gradsight.v1.FindingOpenedH\x00\x12\x37\n\x0f\x66inding_updated\x18\x0b \x01(\x0b\x32\x1c.gradsight.v1.FindingUpdatedH\x00\x12\x35\n\x0e\x66inding_closed\x18\x0c \x01(\x0b\x32\x1b.gradsight.v1.FindingClosedH\x00\x12=\n\x12mitigation_applied\x18\r \x01(\x0b\x32\x1f.gradsight.v1.MitigationAppliedH\x00\x12?\n\x13mitigation_reverted\x18\x0e \x01(\x0b\x32 .gradsight.v1.MitigationRevertedH\x00\x12\x39\n\x10\x63heckpoint_saved\x18\x0f \x01(\x0b\x32\x1d.gradsight.v1.CheckpointSavedH\x00\x12\x35\n\x0e\x61rtifact_ready\x18\x10 \x01(\x0b\x32\x1b.gradsight.v1.ArtifactReadyH\x00\x12)\n\x08log_line\x18\x11 \x01(\x0b\x32\x15.gradsight.v1.LogLineH\x00\x12>\n\x13micro_batch_reduced\x18\x12 \x01(\x0b\x32\x1f.gradsight.v1.MicroBatchReducedH\x00\x12\x39\n\x10training_stopped\x18\x13 \x01(\x0b\x32\x1d.gradsight.v1.TrainingStoppedH\x00\x12\x37\n\x0f\x61ttempt_rewound\x18\x14 \x01(\x0b\x32\x1c.gradsight.v1.AttemptRewoundH\x00\x42\x06\n\x04kind\"\x9d\x01\n\x0cStateChanged\x12.\n\x0eprevious_state\x18\x01 \x01(\x0e\x32\x16.gradsight.v1.JobState\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.gradsight.v1.JobState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.gradsight.v1.JobError\"L\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x17\n\x0fresumed_at_step\x18\x03 \x01(\x03\"\xd0\x02\n\x0c\x44\x61taPrepared\x12\'\n\x06splits\x18\x01 \x03(\x0b\x32\x17.gradsight.v1.SplitRows\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12.\n\ncategories\x18\x03 \x03(\x0b\x32\x1a.gradsight.v1.CategoryRows\x12\x16\n\x0e\x64uplicate_rows\x18\x04 \x01(\x03\x12\x13\n\x0bleaked_rows\x18\x05 \x01(\x03\x12\x14\n\x0csplit_digest\x18\x06 \x01(\t\x12\x15\n\rinput_columns\x18\x07 \x03(\t\x12\x1e\n\x11prior_error_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nprior_loss\x18\t \x01(\x01\x12\x32\n\x0e\x63olumn_remarks\x18\n \x03(\x0b\x32\x1a.gradsight.v1.ColumnRemarkB\x14\n\x12_prior_error_ratio\"[\n\x0c\x43olumnRemark\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x14\n\x0cmissing_rows\x18\x02 \x01(\x03\x12\x10\n\x08\x63onstant\x18\x03 \x01(\x08\x12\x13\n\x0bunseen_rows\x18\x04 \x01(\x03\"=\n\tSplitRows\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x13.gradsight.v1.Split\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"I\n\x0c\x43\x61tegoryRows\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\'\n\x06splits\x18\x02 \x03(\x0b\x32\x17.gradsight.v1.SplitRows\"\x89\x01\n\nModelBuilt\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12#\n\x06layers\x18\x03 \x03(\x0b\x32\x13.gradsight.v1.Layer\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\x17\n\x0fsteps_per_epoch\x18\x05 \x01(\x03\"F\n\x05Layer\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x03\"\xe5\x02\n\rStepsRecorded\x12\x12\n\nfirst_step\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x03(\x02\x12\x15\n\rgradient_norm\x18\x03 \x03(\x02\x12\x15\n\rlearning_rate\x18\x04 \x03(\x02\x12\x13\n\x0b\x63lip_factor\x18\x05 \x03(\x02\x12\x17\n\x0fnonfinite_steps\x18\x06 \x03(\x03\x12#\n\x06probes\x18\x07 \x03(\x0b\x32\x13.gradsight.v1.Probe\x12\x15\n\rsamples_total\x18\x08 \x01(\x03\x12\x18\n\x10training_seconds\x18\t \x01(\x01\x12\x32\n\x0elast_step_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66irst_step_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0ftelemetry_ratio\x18\x0c \x01(\x01\"\xd5\x02\n\x05Probe\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x1b\n\x13layer_gradient_norm\x18\x02 \x03(\x02\x12\x1a\n\x12layer_gradient_rms\x18\x03 \x03(\x02\x12\x19\n\x11layer_weight_norm\x18\x04 \x03(\x02\x12\x1a\n\x12layer_update_ratio\x18\x05 \x03(\x02\x12\"\n\x1alayer_activation_deviation\x18\x06 \x03(\x02\x12\x18\n\x10layer_zero_ratio\x18\x07 \x03(\x02\x12\x1f\n\x12predicted_decrease\x18\x08 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0f\x61\x63tual_decrease\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x17\n\ngain_ratio\x18\n \x01(\x02H\x02\x88\x01\x01\x42\x15\n\x13_predicted_decreaseB\x12\n\x10_actual_decreaseB\r\n\x0b_gain_ratio\"\x99\x04\n\x13\x45valuationCompleted\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x13.gradsight.v1.Split\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x18\n\x0b\x65rror_ratio\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12!\n\x14weighted_error_ratio\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x34\n\ncategories\x18\x08 \x03(\x0b\x32 .gradsight.v1.CategoryEvaluation\x12\x0c\n\x04kept\x18\t \x01(\x08\x12\x17\n\x0f\x62\x61seline_job_id\x18\n \x01(\t\x12\x15\n\x08macro_f1\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12#\n\x16root_mean_square_error\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12 \n\x13mean_absolute_error\x18\r \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nperplexity\x18\x0e \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10selection_figure\x18\x0f \x01(\x01\x42\x0e\n\x0c_error_ratioB\x17\n\x15_weighted_error_ratioB\x0b\n\t_macro_f1B\x19\n\x17_root_mean_square_errorB\x16\n\x14_mean_absolute_errorB\r\n\x0b_perplexity\"\x90\x01\n\x12\x43\x61tegoryEvaluation\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x13\n\x06\x65rrors\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65rror_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x42\t\n\x07_errorsB\x0e\n\x0c_error_ratio\"\xbd\x02\n\x07\x46inding\x12\x12\n\nfinding_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x08severity\x18\x03 \x01(\x0e\x32\x16.gradsight.v1.Severity\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x12\n\nfirst_step\x18\x05 \x01(\x03\x12\x11\n\tlast_step\x18\x06 \x01(\x03\x12\x35\n\x08\x65vidence\x18\x07 \x03(\x0b\x32#.gradsight.v1.Finding.EvidenceEntry\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\t \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\n \x03(\t\x12\x0c\n\x04open\x18\x0b \x01(\x08\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"7\n\rFindingOpened\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"8\n\x0e\x46indingUpdated\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"7\n\rFindingClosed\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\"a\n\x11MitigationApplied\x12\x15\n\rmitigation_id\x18\x01 \x01(\t\x12\x12\n\nfinding_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\x03\"J\n\x12MitigationReverted\x12\x15\n\rmitigation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x03\"Z\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12(\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x16.gradsight.v1.Artifact\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"9\n\rArtifactReady\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.gradsight.v1.Artifact\"D\n\x07LogLine\x12(\n\x08severity\x18\x01 \x01(\x0e\x32\x16.gradsight.v1.Severity\x12\x0f\n\x07message\x18\x02 \x01(\t\"k\n\x11MicroBatchReduced\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x18\n\x10micro_batch_size\x18\x02 \x01(\x05\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x03 \x01(\x05\x12\x12\n\npeak_bytes\x18\x04 \x01(\x03\"0\n\x0fTrainingStopped\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\t\":\n\x0e\x41ttemptRewound\x12\x17\n\x0fresumed_at_step\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\tBW\n\x10\x64\x65v.gradsight.v1B\nEventProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,47 +38,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDING_EVIDENCEENTRY']._loaded_options = None
   _globals['_FINDING_EVIDENCEENTRY']._serialized_options = b'8\001'
   _globals['_JOBEVENT']._serialized_start=131
-  _globals['_JOBEVENT']._serialized_end=1019
-  _globals['_STATECHANGED']._serialized_start=1022
-  _globals['_STATECHANGED']._serialized_end=1179
-  _globals['_ATTEMPTSTARTED']._serialized_start=1181
-  _globals['_ATTEMPTSTARTED']._serialized_end=1257
-  _globals['_DATAPREPARED']._serialized_start=1260
-  _globals['_DATAPREPARED']._serialized_end=1517
-  _globals['_SPLITROWS']._serialized_start=1519
-  _globals['_SPLITROWS']._serialized_end=1580
-  _globals['_CATEGORYROWS']._serialized_start=1582
-  _globals['_CATEGORYROWS']._serialized_end=1655
-  _globals['_MODELBUILT']._serialized_start=1658
-  _globals['_MODELBUILT']._serialized_end=1795
-  _globals['_LAYER']._serialized_start=1797
-  _globals['_LAYER']._serialized_end=1867
-  _globals['_STEPSRECORDED']._serialized_start=1870
-  _globals['_STEPSRECORDED']._serialized_end=2227
-  _globals['_PROBE']._serialized_start=2230
-  _globals['_PROBE']._serialized_end=2571
-  _globals['_EVALUATIONCOMPLETED']._serialized_start=2574
-  _globals['_EVALUATIONCOMPLETED']._serialized_end=2836
-  _globals['_CATEGORYEVALUATION']._serialized_start=2838
-  _globals['_CATEGORYEVALUATION']._serialized_end=2945
-  _globals['_FINDING']._serialized_start=2948
-  _globals['_FINDING']._serialized_end=3265
-  _globals['_FINDING_EVIDENCEENTRY']._serialized_start=3218
-  _globals['_FINDING_EVIDENCEENTRY']._serialized_end=3265
-  _globals['_FINDINGOPENED']._serialized_start=3267
-  _globals['_FINDINGOPENED']._serialized_end=3322
-  _globals['_FINDINGUPDATED']._serialized_start=3324
-  _globals['_FINDINGUPDATED']._serialized_end=3380
-  _globals['_FINDINGCLOSED']._serialized_start=3382
-  _globals['_FINDINGCLOSED']._serialized_end=3437
-  _globals['_MITIGATIONAPPLIED']._serialized_start=3439
-  _globals['_MITIGATIONAPPLIED']._serialized_end=3536
-  _globals['_MITIGATIONREVERTED']._serialized_start=3538
-  _globals['_MITIGATIONREVERTED']._serialized_end=3612
-  _globals['_CHECKPOINTSAVED']._serialized_start=3614
-  _globals['_CHECKPOINTSAVED']._serialized_end=3704
-  _globals['_ARTIFACTREADY']._serialized_start=3706
-  _globals['_ARTIFACTREADY']._serialized_end=3763
-  _globals['_LOGLINE']._serialized_start=3765
-  _globals['_LOGLINE']._serialized_end=3833
+  _globals['_JOBEVENT']._serialized_end=1199
+  _globals['_STATECHANGED']._serialized_start=1202
+  _globals['_STATECHANGED']._serialized_end=1359
+  _globals['_ATTEMPTSTARTED']._serialized_start=1361
+  _globals['_ATTEMPTSTARTED']._serialized_end=1437
+  _globals['_DATAPREPARED']._serialized_start=1440
+  _globals['_DATAPREPARED']._serialized_end=1776
+  _globals['_COLUMNREMARK']._serialized_start=1778
+  _globals['_COLUMNREMARK']._serialized_end=1869
+  _globals['_SPLITROWS']._serialized_start=1871
+  _globals['_SPLITROWS']._serialized_end=1932
+  _globals['_CATEGORYROWS']._serialized_start=1934
+  _globals['_CATEGORYROWS']._serialized_end=2007
+  _globals['_MODELBUILT']._serialized_start=2010
+  _globals['_MODELBUILT']._serialized_end=2147
+  _globals['_LAYER']._serialized_start=2149
+  _globals['_LAYER']._serialized_end=2219
+  _globals['_STEPSRECORDED']._serialized_start=2222
+  _globals['_STEPSRECORDED']._serialized_end=2579
+  _globals['_PROBE']._serialized_start=2582
+  _globals['_PROBE']._serialized_end=2923
+  _globals['_EVALUATIONCOMPLETED']._serialized_start=2926
+  _globals['_EVALUATIONCOMPLETED']._serialized_end=3463
+  _globals['_CATEGORYEVALUATION']._serialized_start=3466
+  _globals['_CATEGORYEVALUATION']._serialized_end=3610
+  _globals['_FINDING']._serialized_start=3613
+  _globals['_FINDING']._serialized_end=3930
+  _globals['_FINDING_EVIDENCEENTRY']._serialized_start=3883
+  _globals['_FINDING_EVIDENCEENTRY']._serialized_end=3930
+  _globals['_FINDINGOPENED']._serialized_start=3932
+  _globals['_FINDINGOPENED']._serialized_end=3987
+  _globals['_FINDINGUPDATED']._serialized_start=3989
+  _globals['_FINDINGUPDATED']._serialized_end=4045
+  _globals['_FINDINGCLOSED']._serialized_start=4047
+  _globals['_FINDINGCLOSED']._serialized_end=4102
+  _globals['_MITIGATIONAPPLIED']._serialized_start=4104
+  _globals['_MITIGATIONAPPLIED']._serialized_end=4201
+  _globals['_MITIGATIONREVERTED']._serialized_start=4203
+  _globals['_MITIGATIONREVERTED']._serialized_end=4277
+  _globals['_CHECKPOINTSAVED']._serialized_start=4279
+  _globals['_CHECKPOINTSAVED']._serialized_end=4369
+  _globals['_ARTIFACTREADY']._serialized_start=4371
+  _globals['_ARTIFACTREADY']._serialized_end=4428
+  _globals['_LOGLINE']._serialized_start=4430
+  _globals['_LOGLINE']._serialized_end=4498
+  _globals['_MICROBATCHREDUCED']._serialized_start=4500
+  _globals['_MICROBATCHREDUCED']._serialized_end=4607
+  _globals['_TRAININGSTOPPED']._serialized_start=4609
+  _globals['_TRAININGSTOPPED']._serialized_end=4657
+  _globals['_ATTEMPTREWOUND']._serialized_start=4659
+  _globals['_ATTEMPTREWOUND']._serialized_end=4717
 # @@protoc_insertion_point(module_scope)

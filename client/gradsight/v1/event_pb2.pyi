@@ -38,6 +38,9 @@ class JobEvent(google.protobuf.message.Message):
     CHECKPOINT_SAVED_FIELD_NUMBER: builtins.int
     ARTIFACT_READY_FIELD_NUMBER: builtins.int
     LOG_LINE_FIELD_NUMBER: builtins.int
+    MICRO_BATCH_REDUCED_FIELD_NUMBER: builtins.int
+    TRAINING_STOPPED_FIELD_NUMBER: builtins.int
+    ATTEMPT_REWOUND_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the job's log, from 1; also the cursor to resume a watch from."""
     attempt: builtins.int
@@ -102,6 +105,18 @@ class JobEvent(google.protobuf.message.Message):
     def log_line(self) -> global___LogLine:
         """A line for people."""
 
+    @property
+    def micro_batch_reduced(self) -> global___MicroBatchReduced:
+        """A step did not fit into memory and was repeated in smaller parts."""
+
+    @property
+    def training_stopped(self) -> global___TrainingStopped:
+        """Training stopped before the end of its budget, for a reason that the spec gave."""
+
+    @property
+    def attempt_rewound(self) -> global___AttemptRewound:
+        """The attempt could not use its newest checkpoint and begins at an earlier step."""
+
     def __init__(
         self,
         *,
@@ -122,10 +137,13 @@ class JobEvent(google.protobuf.message.Message):
         checkpoint_saved: global___CheckpointSaved | None = ...,
         artifact_ready: global___ArtifactReady | None = ...,
         log_line: global___LogLine | None = ...,
+        micro_batch_reduced: global___MicroBatchReduced | None = ...,
+        training_stopped: global___TrainingStopped | None = ...,
+        attempt_rewound: global___AttemptRewound | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt", b"attempt", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "sequence", b"sequence", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["state_changed", "attempt_started", "data_prepared", "model_built", "steps_recorded", "evaluation_completed", "finding_opened", "finding_updated", "finding_closed", "mitigation_applied", "mitigation_reverted", "checkpoint_saved", "artifact_ready", "log_line"] | None: ...
+    def HasField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt", b"attempt", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "sequence", b"sequence", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["state_changed", "attempt_started", "data_prepared", "model_built", "steps_recorded", "evaluation_completed", "finding_opened", "finding_updated", "finding_closed", "mitigation_applied", "mitigation_reverted", "checkpoint_saved", "artifact_ready", "log_line", "micro_batch_reduced", "training_stopped", "attempt_rewound"] | None: ...
 
 global___JobEvent = JobEvent
 
@@ -177,7 +195,7 @@ class AttemptStarted(google.protobuf.message.Message):
     """Device that it runs on, `cpu` or `cuda:0`."""
     resumed_at_step: builtins.int
     """Optimizer steps already done, from the checkpoint that it resumes; 0 from the beginning. Points of earlier attempts
-    beyond this step are superseded.
+    beyond this step are superseded. A job that extends another begins at the other's last step.
     """
     def __init__(
         self,
@@ -205,6 +223,7 @@ class DataPrepared(google.protobuf.message.Message):
     INPUT_COLUMNS_FIELD_NUMBER: builtins.int
     PRIOR_ERROR_RATIO_FIELD_NUMBER: builtins.int
     PRIOR_LOSS_FIELD_NUMBER: builtins.int
+    COLUMN_REMARKS_FIELD_NUMBER: builtins.int
     duplicate_rows: builtins.int
     """Rows whose content occurs again within the same split."""
     leaked_rows: builtins.int
@@ -212,9 +231,9 @@ class DataPrepared(google.protobuf.message.Message):
     split_digest: builtins.str
     """Digest over which row is on which side, 64 hex digits: equal digests, equal splits."""
     prior_error_ratio: builtins.float
-    """Error ratio on validation of always answering the most frequent class of train, 0 to 1."""
+    """Error ratio on validation of always answering the most frequent class of train, 0 to 1. Absent where answers are not right or wrong."""
     prior_loss: builtins.float
-    """Loss on validation of always answering train's class frequencies, in nats."""
+    """Loss on validation of always answering train's class frequencies or mean, in the objective's unit."""
     @property
     def splits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SplitRows]:
         """Rows per split."""
@@ -231,6 +250,10 @@ class DataPrepared(google.protobuf.message.Message):
     def input_columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Columns that the model reads, in order."""
 
+    @property
+    def column_remarks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnRemark]:
+        """Columns with something to say, in the file's order: missing cells, one value throughout, words that train does not have."""
+
     def __init__(
         self,
         *,
@@ -241,12 +264,45 @@ class DataPrepared(google.protobuf.message.Message):
         leaked_rows: builtins.int = ...,
         split_digest: builtins.str = ...,
         input_columns: collections.abc.Iterable[builtins.str] | None = ...,
-        prior_error_ratio: builtins.float = ...,
+        prior_error_ratio: builtins.float | None = ...,
         prior_loss: builtins.float = ...,
+        column_remarks: collections.abc.Iterable[global___ColumnRemark] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["categories", b"categories", "classes", b"classes", "duplicate_rows", b"duplicate_rows", "input_columns", b"input_columns", "leaked_rows", b"leaked_rows", "prior_error_ratio", b"prior_error_ratio", "prior_loss", b"prior_loss", "split_digest", b"split_digest", "splits", b"splits"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_prior_error_ratio", b"_prior_error_ratio", "prior_error_ratio", b"prior_error_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_prior_error_ratio", b"_prior_error_ratio", "categories", b"categories", "classes", b"classes", "column_remarks", b"column_remarks", "duplicate_rows", b"duplicate_rows", "input_columns", b"input_columns", "leaked_rows", b"leaked_rows", "prior_error_ratio", b"prior_error_ratio", "prior_loss", b"prior_loss", "split_digest", b"split_digest", "splits", b"splits"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_prior_error_ratio", b"_prior_error_ratio"]) -> typing.Literal["prior_error_ratio"] | None: ...
 
 global___DataPrepared = DataPrepared
+
+@typing.final
+class ColumnRemark(google.protobuf.message.Message):
+    """What stands out in a column."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    MISSING_ROWS_FIELD_NUMBER: builtins.int
+    CONSTANT_FIELD_NUMBER: builtins.int
+    UNSEEN_ROWS_FIELD_NUMBER: builtins.int
+    column: builtins.str
+    """Name of the column."""
+    missing_rows: builtins.int
+    """Cells without a value, over all splits."""
+    constant: builtins.bool
+    """True: every training row has the same value; the column says nothing."""
+    unseen_rows: builtins.int
+    """Held-out cells with a word that train does not have."""
+    def __init__(
+        self,
+        *,
+        column: builtins.str = ...,
+        missing_rows: builtins.int = ...,
+        constant: builtins.bool = ...,
+        unseen_rows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "constant", b"constant", "missing_rows", b"missing_rows", "unseen_rows", b"unseen_rows"]) -> None: ...
+
+global___ColumnRemark = ColumnRemark
 
 @typing.final
 class SplitRows(google.protobuf.message.Message):
@@ -530,6 +586,11 @@ class EvaluationCompleted(google.protobuf.message.Message):
     CATEGORIES_FIELD_NUMBER: builtins.int
     KEPT_FIELD_NUMBER: builtins.int
     BASELINE_JOB_ID_FIELD_NUMBER: builtins.int
+    MACRO_F1_FIELD_NUMBER: builtins.int
+    ROOT_MEAN_SQUARE_ERROR_FIELD_NUMBER: builtins.int
+    MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: builtins.int
+    PERPLEXITY_FIELD_NUMBER: builtins.int
+    SELECTION_FIGURE_FIELD_NUMBER: builtins.int
     split: gradsight.v1.state_pb2.Split.ValueType
     """The rows."""
     step: builtins.int
@@ -541,13 +602,25 @@ class EvaluationCompleted(google.protobuf.message.Message):
     loss: builtins.float
     """Mean loss, in the objective's unit without smoothing."""
     error_ratio: builtins.float
-    """Share of wrong answers, 0 to 1."""
+    """Share of wrong answers, 0 to 1: rows, or tokens of a language model. With several labels a row is wrong when one of them is. Absent
+    where answers are not right or wrong.
+    """
     weighted_error_ratio: builtins.float
-    """Share of wrong answers weighted by category impact, 0 to 1; equals `error_ratio` without impacts."""
+    """Share of wrong answers weighted by category impact, 0 to 1; equals `error_ratio` without impacts. Absent like it."""
     kept: builtins.bool
     """True when this is the best evaluation on validation so far and its weights were kept."""
     baseline_job_id: builtins.str
     """Present when the evaluated weights are those of the baseline job."""
+    macro_f1: builtins.float
+    """Mean over the classes or labels of F1, the harmonic mean of precision and recall, 0 to 1. Present for classes and labels."""
+    root_mean_square_error: builtins.float
+    """Root of the mean squared error, in units of the target. Present for numbers."""
+    mean_absolute_error: builtins.float
+    """Mean absolute error, in units of the target. Present for numbers."""
+    perplexity: builtins.float
+    """Exponential of the loss per token, at least 1. Present for language models."""
+    selection_figure: builtins.float
+    """The figure that chooses the checkpoint, smaller is better: the weighted error ratio, or else the loss."""
     @property
     def categories(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CategoryEvaluation]:
         """By category, most frequent first, at most 100 and the rest as `other`. Empty without a category column."""
@@ -560,13 +633,31 @@ class EvaluationCompleted(google.protobuf.message.Message):
         epoch: builtins.float = ...,
         examples: builtins.int = ...,
         loss: builtins.float = ...,
-        error_ratio: builtins.float = ...,
-        weighted_error_ratio: builtins.float = ...,
+        error_ratio: builtins.float | None = ...,
+        weighted_error_ratio: builtins.float | None = ...,
         categories: collections.abc.Iterable[global___CategoryEvaluation] | None = ...,
         kept: builtins.bool = ...,
         baseline_job_id: builtins.str = ...,
+        macro_f1: builtins.float | None = ...,
+        root_mean_square_error: builtins.float | None = ...,
+        mean_absolute_error: builtins.float | None = ...,
+        perplexity: builtins.float | None = ...,
+        selection_figure: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["baseline_job_id", b"baseline_job_id", "categories", b"categories", "epoch", b"epoch", "error_ratio", b"error_ratio", "examples", b"examples", "kept", b"kept", "loss", b"loss", "split", b"split", "step", b"step", "weighted_error_ratio", b"weighted_error_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "error_ratio", b"error_ratio", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "weighted_error_ratio", b"weighted_error_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "baseline_job_id", b"baseline_job_id", "categories", b"categories", "epoch", b"epoch", "error_ratio", b"error_ratio", "examples", b"examples", "kept", b"kept", "loss", b"loss", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "selection_figure", b"selection_figure", "split", b"split", "step", b"step", "weighted_error_ratio", b"weighted_error_ratio"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_error_ratio", b"_error_ratio"]) -> typing.Literal["error_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_macro_f1", b"_macro_f1"]) -> typing.Literal["macro_f1"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean_absolute_error", b"_mean_absolute_error"]) -> typing.Literal["mean_absolute_error"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_perplexity", b"_perplexity"]) -> typing.Literal["perplexity"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_root_mean_square_error", b"_root_mean_square_error"]) -> typing.Literal["root_mean_square_error"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_weighted_error_ratio", b"_weighted_error_ratio"]) -> typing.Literal["weighted_error_ratio"] | None: ...
 
 global___EvaluationCompleted = EvaluationCompleted
 
@@ -586,9 +677,9 @@ class CategoryEvaluation(google.protobuf.message.Message):
     examples: builtins.int
     """Number of rows."""
     errors: builtins.int
-    """Number of wrong answers."""
+    """Number of wrong answers. Absent where answers are not right or wrong."""
     error_ratio: builtins.float
-    """Share of wrong answers, 0 to 1."""
+    """Share of wrong answers, 0 to 1. Absent likewise."""
     loss: builtins.float
     """Mean loss, in the objective's unit."""
     def __init__(
@@ -596,11 +687,16 @@ class CategoryEvaluation(google.protobuf.message.Message):
         *,
         category: builtins.str = ...,
         examples: builtins.int = ...,
-        errors: builtins.int = ...,
-        error_ratio: builtins.float = ...,
+        errors: builtins.int | None = ...,
+        error_ratio: builtins.float | None = ...,
         loss: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "error_ratio", b"error_ratio", "errors", b"errors", "examples", b"examples", "loss", b"loss"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "error_ratio", b"error_ratio", "errors", b"errors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "category", b"category", "error_ratio", b"error_ratio", "errors", b"errors", "examples", b"examples", "loss", b"loss"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_error_ratio", b"_error_ratio"]) -> typing.Literal["error_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_errors", b"_errors"]) -> typing.Literal["errors"] | None: ...
 
 global___CategoryEvaluation = CategoryEvaluation
 
@@ -872,3 +968,77 @@ class LogLine(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["message", b"message", "severity", b"severity"]) -> None: ...
 
 global___LogLine = LogLine
+
+@typing.final
+class MicroBatchReduced(google.protobuf.message.Message):
+    """A step did not fit into memory and was repeated in smaller parts; its batch, and so its result, is the same up to rounding."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    MICRO_BATCH_SIZE_FIELD_NUMBER: builtins.int
+    ACCUMULATION_STEPS_FIELD_NUMBER: builtins.int
+    PEAK_BYTES_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """The step."""
+    micro_batch_size: builtins.int
+    """Rows in one part from now on."""
+    accumulation_steps: builtins.int
+    """Parts of a step from now on."""
+    peak_bytes: builtins.int
+    """Most memory that the run had held on its device, in bytes; 0 when unknown."""
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        micro_batch_size: builtins.int = ...,
+        accumulation_steps: builtins.int = ...,
+        peak_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accumulation_steps", b"accumulation_steps", "micro_batch_size", b"micro_batch_size", "peak_bytes", b"peak_bytes", "step", b"step"]) -> None: ...
+
+global___MicroBatchReduced = MicroBatchReduced
+
+@typing.final
+class TrainingStopped(google.protobuf.message.Message):
+    """Training stopped before the end of its budget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """Optimizer steps done."""
+    message: builtins.str
+    """Why, for people: `no improvement in 5 evaluations`."""
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "step", b"step"]) -> None: ...
+
+global___TrainingStopped = TrainingStopped
+
+@typing.final
+class AttemptRewound(google.protobuf.message.Message):
+    """The attempt could not use its newest checkpoint and begins at an earlier step than AttemptStarted said."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESUMED_AT_STEP_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    resumed_at_step: builtins.int
+    """Optimizer steps already done, in place of AttemptStarted's. Points of earlier attempts beyond this step are superseded."""
+    message: builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        resumed_at_step: builtins.int = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "resumed_at_step", b"resumed_at_step"]) -> None: ...
+
+global___AttemptRewound = AttemptRewound

@@ -20,6 +20,58 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _Precision:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PrecisionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """Float32."""
+    PRECISION_FLOAT32: _Precision.ValueType  # 1
+    """32-bit floating point."""
+    PRECISION_BFLOAT16: _Precision.ValueType  # 2
+    """bfloat16 where it is safe: the range of float32 with fewer digits."""
+    PRECISION_FLOAT16: _Precision.ValueType  # 3
+    """16-bit floating point where it is safe, with a loss scale. On CUDA only."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """Format of the numbers in the forward and backward pass. New values may appear."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""Float32."""
+PRECISION_FLOAT32: Precision.ValueType  # 1
+"""32-bit floating point."""
+PRECISION_BFLOAT16: Precision.ValueType  # 2
+"""bfloat16 where it is safe: the range of float32 with fewer digits."""
+PRECISION_FLOAT16: Precision.ValueType  # 3
+"""16-bit floating point where it is safe, with a loss scale. On CUDA only."""
+global___Precision = Precision
+
+class _ClassWeighting:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ClassWeightingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ClassWeighting.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CLASS_WEIGHTING_UNSPECIFIED: _ClassWeighting.ValueType  # 0
+    """All rows alike."""
+    CLASS_WEIGHTING_NONE: _ClassWeighting.ValueType  # 1
+    """All rows alike."""
+    CLASS_WEIGHTING_BALANCED: _ClassWeighting.ValueType  # 2
+    """Each class by the inverse of its frequency in train, so that all classes count alike; the mean weight of a row is 1."""
+
+class ClassWeighting(_ClassWeighting, metaclass=_ClassWeightingEnumTypeWrapper):
+    """How much a row counts in the training loss, by its class. New values may appear."""
+
+CLASS_WEIGHTING_UNSPECIFIED: ClassWeighting.ValueType  # 0
+"""All rows alike."""
+CLASS_WEIGHTING_NONE: ClassWeighting.ValueType  # 1
+"""All rows alike."""
+CLASS_WEIGHTING_BALANCED: ClassWeighting.ValueType  # 2
+"""Each class by the inverse of its frequency in train, so that all classes count alike; the mean weight of a row is 1."""
+global___ClassWeighting = ClassWeighting
+
 class _Activation:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -87,33 +139,37 @@ class _DataFormat:
 class _DataFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataFormat.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     DATA_FORMAT_UNSPECIFIED: _DataFormat.ValueType  # 0
-    """By the file's name: `.csv`, `.jsonl` or `.ndjson`."""
+    """By the file's name: `.csv`, `.jsonl` or `.ndjson`, `.parquet`, `.npy`, `.safetensors`, `.tar`."""
     DATA_FORMAT_CSV: _DataFormat.ValueType  # 1
     """Comma-separated values in UTF-8 with a header line."""
     DATA_FORMAT_JSONL: _DataFormat.ValueType  # 2
     """One JSON object a line in UTF-8."""
     DATA_FORMAT_PARQUET: _DataFormat.ValueType  # 3
-    """Apache Parquet. Not supported yet."""
+    """Apache Parquet."""
     DATA_FORMAT_NPY: _DataFormat.ValueType  # 4
-    """numpy array. Not supported yet."""
+    """One numpy array of numbers, rows first: two dimensions are columns named `0`, `1`, …; a structured one has its own names."""
     DATA_FORMAT_SAFETENSORS: _DataFormat.ValueType  # 5
-    """safetensors. Not supported yet."""
+    """Tensors of numbers, rows first, each a column by its name."""
+    DATA_FORMAT_TAR: _DataFormat.ValueType  # 6
+    """Uncompressed tar of PNG and JPEG images in folders: columns `image`, `label` (the folder) and `path`."""
 
 class DataFormat(_DataFormat, metaclass=_DataFormatEnumTypeWrapper):
     """Format of a file of rows."""
 
 DATA_FORMAT_UNSPECIFIED: DataFormat.ValueType  # 0
-"""By the file's name: `.csv`, `.jsonl` or `.ndjson`."""
+"""By the file's name: `.csv`, `.jsonl` or `.ndjson`, `.parquet`, `.npy`, `.safetensors`, `.tar`."""
 DATA_FORMAT_CSV: DataFormat.ValueType  # 1
 """Comma-separated values in UTF-8 with a header line."""
 DATA_FORMAT_JSONL: DataFormat.ValueType  # 2
 """One JSON object a line in UTF-8."""
 DATA_FORMAT_PARQUET: DataFormat.ValueType  # 3
-"""Apache Parquet. Not supported yet."""
+"""Apache Parquet."""
 DATA_FORMAT_NPY: DataFormat.ValueType  # 4
-"""numpy array. Not supported yet."""
+"""One numpy array of numbers, rows first: two dimensions are columns named `0`, `1`, …; a structured one has its own names."""
 DATA_FORMAT_SAFETENSORS: DataFormat.ValueType  # 5
-"""safetensors. Not supported yet."""
+"""Tensors of numbers, rows first, each a column by its name."""
+DATA_FORMAT_TAR: DataFormat.ValueType  # 6
+"""Uncompressed tar of PNG and JPEG images in folders: columns `image`, `label` (the folder) and `path`."""
 global___DataFormat = DataFormat
 
 class _MonitoringPolicy:
@@ -208,6 +264,9 @@ class JobSpec(google.protobuf.message.Message):
     CHECKPOINT_FIELD_NUMBER: builtins.int
     RESOURCES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    COMPUTE_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the job, stable over the weeks and not unique: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Empty: the architecture's name."""
     queue: builtins.str
@@ -260,6 +319,18 @@ class JobSpec(google.protobuf.message.Message):
     def resources(self) -> global___ResourceSpec:
         """What the job needs to run on."""
 
+    @property
+    def start(self) -> global___StartSpec:
+        """Where the weights come from. Absent: from the seed, and for a program from its own weights."""
+
+    @property
+    def compute(self) -> global___ComputeSpec:
+        """Number formats and compilation."""
+
+    @property
+    def result(self) -> global___ResultSpec:
+        """What the job leaves behind beside its weights."""
+
     def __init__(
         self,
         *,
@@ -278,12 +349,43 @@ class JobSpec(google.protobuf.message.Message):
         checkpoint: global___CheckpointSpec | None = ...,
         resources: global___ResourceSpec | None = ...,
         seed: builtins.int | None = ...,
+        start: global___StartSpec | None = ...,
+        compute: global___ComputeSpec | None = ...,
+        result: global___ResultSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "budget", b"budget", "checkpoint", b"checkpoint", "data", b"data", "evaluation", b"evaluation", "model", b"model", "monitoring", b"monitoring", "objective", b"objective", "optimizer", b"optimizer", "resources", b"resources", "schedule", b"schedule", "seed", b"seed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "budget", b"budget", "checkpoint", b"checkpoint", "data", b"data", "evaluation", b"evaluation", "labels", b"labels", "model", b"model", "monitoring", b"monitoring", "name", b"name", "objective", b"objective", "optimizer", b"optimizer", "priority", b"priority", "queue", b"queue", "resources", b"resources", "schedule", b"schedule", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "budget", b"budget", "checkpoint", b"checkpoint", "compute", b"compute", "data", b"data", "evaluation", b"evaluation", "model", b"model", "monitoring", b"monitoring", "objective", b"objective", "optimizer", b"optimizer", "resources", b"resources", "result", b"result", "schedule", b"schedule", "seed", b"seed", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "budget", b"budget", "checkpoint", b"checkpoint", "compute", b"compute", "data", b"data", "evaluation", b"evaluation", "labels", b"labels", "model", b"model", "monitoring", b"monitoring", "name", b"name", "objective", b"objective", "optimizer", b"optimizer", "priority", b"priority", "queue", b"queue", "resources", b"resources", "result", b"result", "schedule", b"schedule", "seed", b"seed", "start", b"start"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 global___JobSpec = JobSpec
+
+@typing.final
+class StartSpec(google.protobuf.message.Message):
+    """An earlier job to begin with: exactly one way."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXTENDED_JOB_ID_FIELD_NUMBER: builtins.int
+    WEIGHTS_JOB_ID_FIELD_NUMBER: builtins.int
+    extended_job_id: builtins.str
+    """Job to go on with: its last training state, its rows and its spec; only the budget may differ, and what does not bear on the
+    numbers (name, labels, queue, priority, timeout, checkpoints). Must have succeeded. 1 to 64 characters of `a-z 0-9 -`.
+    """
+    weights_job_id: builtins.str
+    """Job whose kept weights, preprocessing and classes this one begins with; step, optimizer and schedule begin anew. Its model must
+    be this one's. Must have succeeded. 1 to 64 characters of `a-z 0-9 -`.
+    """
+    def __init__(
+        self,
+        *,
+        extended_job_id: builtins.str = ...,
+        weights_job_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["extended_job_id", b"extended_job_id", "from", b"from", "weights_job_id", b"weights_job_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["extended_job_id", b"extended_job_id", "from", b"from", "weights_job_id", b"weights_job_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["from", b"from"]) -> typing.Literal["extended_job_id", "weights_job_id"] | None: ...
+
+global___StartSpec = StartSpec
 
 @typing.final
 class ModelSpec(google.protobuf.message.Message):
@@ -300,11 +402,11 @@ class ModelSpec(google.protobuf.message.Message):
 
     @property
     def program(self) -> global___ProgramModel:
-        """The user's own module as an exported graph. Not supported yet."""
+        """The user's own module as an exported graph."""
 
     @property
     def recipe(self) -> global___RecipeModel:
-        """An entry point that the operator installed on the workers. Not supported yet."""
+        """An entry point that the operator installed on the workers."""
 
     def __init__(
         self,
@@ -340,15 +442,15 @@ class BuiltinModel(google.protobuf.message.Message):
 
     @property
     def text_transformer(self) -> global___TextTransformer:
-        """Transformer encoder over one text column. Not supported yet."""
+        """Transformer encoder over one text column."""
 
     @property
     def cnn(self) -> global___Cnn:
-        """Convolutional network over images. Not supported yet."""
+        """Convolutional network over images."""
 
     @property
     def gpt(self) -> global___Gpt:
-        """Causal language model. Not supported yet."""
+        """Causal language model over one column of texts or tokens."""
 
     def __init__(
         self,
@@ -440,7 +542,7 @@ global___TextClassifier = TextClassifier
 
 @typing.final
 class TextTransformer(google.protobuf.message.Message):
-    """Transformer encoder over one text column. Not supported yet."""
+    """Transformer encoder over one text column."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -448,14 +550,20 @@ class TextTransformer(google.protobuf.message.Message):
     WIDTH_FIELD_NUMBER: builtins.int
     HEADS_FIELD_NUMBER: builtins.int
     DROPOUT_FIELD_NUMBER: builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: builtins.int
+    MAX_VOCABULARY_FIELD_NUMBER: builtins.int
     layers: builtins.int
-    """Number of blocks, 1 to 96."""
+    """Number of blocks, 1 to 96. Default: the architecture's."""
     width: builtins.int
-    """Width of the residual stream, 8 to 16384."""
+    """Width of the residual stream, 8 to 16384. Default: the architecture's."""
     heads: builtins.int
-    """Attention heads per block; divides the width."""
+    """Attention heads per block, 1 to 256; divides the width. Default: the architecture's."""
     dropout: builtins.float
-    """Share of units dropped in training, 0 to below 1."""
+    """Share of units dropped in training, 0 to below 1. Default: the architecture's."""
+    context_length: builtins.int
+    """Most tokens of a text that are read, 8 to 8192. Default: the architecture's."""
+    max_vocabulary: builtins.int
+    """Most tokens in the vocabulary, 256 to 1000000; it is fitted on train. Default: the architecture's."""
     def __init__(
         self,
         *,
@@ -463,15 +571,21 @@ class TextTransformer(google.protobuf.message.Message):
         width: builtins.int | None = ...,
         heads: builtins.int | None = ...,
         dropout: builtins.float | None = ...,
+        context_length: builtins.int | None = ...,
+        max_vocabulary: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_width", b"_width", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "width", b"width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_width", b"_width", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "width", b"width"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_context_length", b"_context_length", "_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_max_vocabulary", b"_max_vocabulary", "_width", b"_width", "context_length", b"context_length", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "max_vocabulary", b"max_vocabulary", "width", b"width"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_context_length", b"_context_length", "_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_max_vocabulary", b"_max_vocabulary", "_width", b"_width", "context_length", b"context_length", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "max_vocabulary", b"max_vocabulary", "width", b"width"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_context_length", b"_context_length"]) -> typing.Literal["context_length"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dropout", b"_dropout"]) -> typing.Literal["dropout"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_heads", b"_heads"]) -> typing.Literal["heads"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_vocabulary", b"_max_vocabulary"]) -> typing.Literal["max_vocabulary"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_width", b"_width"]) -> typing.Literal["width"] | None: ...
 
@@ -479,33 +593,40 @@ global___TextTransformer = TextTransformer
 
 @typing.final
 class Cnn(google.protobuf.message.Message):
-    """Convolutional network over images. Not supported yet."""
+    """Convolutional network over images: stages of two convolutions and a halving of the resolution."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CHANNELS_FIELD_NUMBER: builtins.int
     DROPOUT_FIELD_NUMBER: builtins.int
+    IMAGE_SIZE_FIELD_NUMBER: builtins.int
     dropout: builtins.float
-    """Share of units dropped in training, 0 to below 1."""
+    """Share of units dropped in training, 0 to below 1. Default: the architecture's."""
+    image_size: builtins.int
+    """Side of the square that images of a folder are scaled to, 8 to 1024 pixels. Default: the architecture's. Tensors keep their own size."""
     @property
     def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Channels of each stage, 1 to 4096 each."""
+        """Channels of each stage, 1 to 4096 each, at most 8 stages. Default: the architecture's."""
 
     def __init__(
         self,
         *,
         channels: collections.abc.Iterable[builtins.int] | None = ...,
         dropout: builtins.float | None = ...,
+        image_size: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_dropout", b"_dropout", "dropout", b"dropout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dropout", b"_dropout", "channels", b"channels", "dropout", b"dropout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dropout", b"_dropout", "_image_size", b"_image_size", "dropout", b"dropout", "image_size", b"image_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dropout", b"_dropout", "_image_size", b"_image_size", "channels", b"channels", "dropout", b"dropout", "image_size", b"image_size"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dropout", b"_dropout"]) -> typing.Literal["dropout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_image_size", b"_image_size"]) -> typing.Literal["image_size"] | None: ...
 
 global___Cnn = Cnn
 
 @typing.final
 class Gpt(google.protobuf.message.Message):
-    """Causal language model. Not supported yet."""
+    """Causal language model over one column of texts or tokens."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -513,14 +634,20 @@ class Gpt(google.protobuf.message.Message):
     WIDTH_FIELD_NUMBER: builtins.int
     HEADS_FIELD_NUMBER: builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: builtins.int
+    DROPOUT_FIELD_NUMBER: builtins.int
+    MAX_VOCABULARY_FIELD_NUMBER: builtins.int
     layers: builtins.int
-    """Number of blocks, 1 to 96."""
+    """Number of blocks, 1 to 96. Default: the architecture's."""
     width: builtins.int
-    """Width of the residual stream, 8 to 16384."""
+    """Width of the residual stream, 8 to 16384. Default: the architecture's."""
     heads: builtins.int
-    """Attention heads per block; divides the width."""
+    """Attention heads per block, 1 to 256; divides the width. Default: the architecture's."""
     context_length: builtins.int
-    """Tokens in one training sequence, 8 to 131072."""
+    """Tokens in one training sequence, 8 to 8192. Default: the architecture's."""
+    dropout: builtins.float
+    """Share of units dropped in training, 0 to below 1. Default: the architecture's."""
+    max_vocabulary: builtins.int
+    """Most tokens in the vocabulary, 256 to 1000000; it is fitted on train. Default: the architecture's."""
     def __init__(
         self,
         *,
@@ -528,15 +655,21 @@ class Gpt(google.protobuf.message.Message):
         width: builtins.int | None = ...,
         heads: builtins.int | None = ...,
         context_length: builtins.int | None = ...,
+        dropout: builtins.float | None = ...,
+        max_vocabulary: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_context_length", b"_context_length", "_heads", b"_heads", "_layers", b"_layers", "_width", b"_width", "context_length", b"context_length", "heads", b"heads", "layers", b"layers", "width", b"width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_context_length", b"_context_length", "_heads", b"_heads", "_layers", b"_layers", "_width", b"_width", "context_length", b"context_length", "heads", b"heads", "layers", b"layers", "width", b"width"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_context_length", b"_context_length", "_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_max_vocabulary", b"_max_vocabulary", "_width", b"_width", "context_length", b"context_length", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "max_vocabulary", b"max_vocabulary", "width", b"width"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_context_length", b"_context_length", "_dropout", b"_dropout", "_heads", b"_heads", "_layers", b"_layers", "_max_vocabulary", b"_max_vocabulary", "_width", b"_width", "context_length", b"context_length", "dropout", b"dropout", "heads", b"heads", "layers", b"layers", "max_vocabulary", b"max_vocabulary", "width", b"width"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_context_length", b"_context_length"]) -> typing.Literal["context_length"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dropout", b"_dropout"]) -> typing.Literal["dropout"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_heads", b"_heads"]) -> typing.Literal["heads"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_vocabulary", b"_max_vocabulary"]) -> typing.Literal["max_vocabulary"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_width", b"_width"]) -> typing.Literal["width"] | None: ...
 
@@ -544,16 +677,16 @@ global___Gpt = Gpt
 
 @typing.final
 class ProgramModel(google.protobuf.message.Message):
-    """The user's own module: the graph travels, not the code. Not supported yet."""
+    """The user's own module: the graph travels, not the code. Made by `gradsight.export`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     GRAPH_FIELD_NUMBER: builtins.int
     WEIGHTS_FIELD_NUMBER: builtins.int
     graph: builtins.str
-    """Digest of the graph artifact, `sha256:` and 64 hex digits."""
+    """Digest of the graph artifact, `sha256:` and 64 hex digits. Required."""
     weights: builtins.str
-    """Digest of the safetensors artifact with the initial weights, `sha256:` and 64 hex digits."""
+    """Digest of the safetensors artifact with the initial weights, `sha256:` and 64 hex digits. Required."""
     def __init__(
         self,
         *,
@@ -566,7 +699,7 @@ global___ProgramModel = ProgramModel
 
 @typing.final
 class RecipeModel(google.protobuf.message.Message):
-    """An entry point that the operator installed on the workers. Not supported yet."""
+    """An entry point that the operator installed on the workers."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -589,10 +722,10 @@ class RecipeModel(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name under which the recipe is installed."""
+    """Name under which the recipe is installed, 1 to 64 characters of `a-z 0-9 . _ -`. Required."""
     @property
     def options(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Options of the recipe, by name."""
+        """Options of the recipe, by name: at most 64; names of 1 to 64 characters of `a-z 0-9 _`, values of 0 to 1024 characters."""
 
     def __init__(
         self,
@@ -620,7 +753,9 @@ class DataSpec(google.protobuf.message.Message):
     CATEGORY_COLUMN_FIELD_NUMBER: builtins.int
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     target_column: builtins.str
-    """Column with the expected output, 1 to 256 characters. Required."""
+    """Column with the expected output, 1 to 256 characters. Required, except by objectives that find it in the inputs: the causal
+    language model.
+    """
     id_column: builtins.str
     """Column with a row's own id, repeated in the examples file, 1 to 256 characters. Absent: the row number, from 1."""
     category_column: builtins.str
@@ -645,8 +780,9 @@ class DataSpec(google.protobuf.message.Message):
 
     @property
     def input_columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Columns the model reads, in order; 1 to 4096 names of 1 to 256 characters. Empty: for `mlp` every numeric column that is not
-        the target, id or category; for text models the column `text`.
+        """Columns the model reads, in order; 1 to 4096 names of 1 to 256 characters. Empty: for `mlp` every column of numbers, or of few
+        different words, that is not the target, id or category; for text models the column `text`; for `cnn` the column `image`; for a
+        program the columns named like its inputs, or else all numeric ones as one input.
         """
 
     def __init__(
@@ -743,27 +879,27 @@ class ObjectiveSpec(google.protobuf.message.Message):
     CAUSAL_LANGUAGE_MODEL_FIELD_NUMBER: builtins.int
     @property
     def cross_entropy(self) -> global___CrossEntropy:
-        """Cross entropy over the target's classes."""
+        """Cross entropy over the target's classes: each row has exactly one."""
 
     @property
     def binary_cross_entropy(self) -> global___BinaryCrossEntropy:
-        """Binary and multi-label cross entropy. Not supported yet."""
+        """Cross entropy of each of several yes-or-no labels: a row may have any number of them."""
 
     @property
     def mean_squared_error(self) -> global___MeanSquaredError:
-        """Mean squared error. Not supported yet."""
+        """Mean squared error of a number, or of several."""
 
     @property
     def huber(self) -> global___Huber:
-        """Huber loss. Not supported yet."""
+        """Huber loss of a number, or of several."""
 
     @property
     def mean_absolute_error(self) -> global___MeanAbsoluteError:
-        """Mean absolute error. Not supported yet."""
+        """Mean absolute error of a number, or of several."""
 
     @property
     def causal_language_model(self) -> global___CausalLanguageModel:
-        """Next-token cross entropy. Not supported yet."""
+        """Cross entropy of the next token."""
 
     def __init__(
         self,
@@ -787,35 +923,73 @@ class CrossEntropy(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ClassWeightsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     LABEL_SMOOTHING_FIELD_NUMBER: builtins.int
+    CLASS_WEIGHTING_FIELD_NUMBER: builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: builtins.int
     label_smoothing: builtins.float
     """Share of the target spread evenly over all classes in training, 0 to below 1. Default: the architecture's. Held-out loss is never smoothed."""
+    class_weighting: global___ClassWeighting.ValueType
+    """How much a row counts in the training loss, by its class. Default: all alike. Held-out loss and error are never weighted."""
+    @property
+    def class_weights(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Weights of single classes in the training loss, above 0 to 1000; at most 1000 classes, names of 1 to 256 characters. Must not be
+        set together with `class_weighting`. Others weigh 1.
+        """
+
     def __init__(
         self,
         *,
         label_smoothing: builtins.float | None = ...,
+        class_weighting: global___ClassWeighting.ValueType = ...,
+        class_weights: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_label_smoothing", b"_label_smoothing", "label_smoothing", b"label_smoothing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_label_smoothing", b"_label_smoothing", "label_smoothing", b"label_smoothing"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_label_smoothing", b"_label_smoothing", "class_weighting", b"class_weighting", "class_weights", b"class_weights", "label_smoothing", b"label_smoothing"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_label_smoothing", b"_label_smoothing"]) -> typing.Literal["label_smoothing"] | None: ...
 
 global___CrossEntropy = CrossEntropy
 
 @typing.final
 class BinaryCrossEntropy(google.protobuf.message.Message):
-    """Binary and multi-label cross entropy, in nats. Not supported yet."""
+    """Cross entropy of yes-or-no labels, in nats, averaged over the labels. A target of 0 and 1 (or false and true) is one label; one of
+    lists, or of texts with a separator, is as many as there are different ones.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    SEPARATOR_FIELD_NUMBER: builtins.int
+    separator: builtins.str
+    """What stands between the labels in a text, 1 to 8 characters. Default `|`. Lists need none."""
     def __init__(
         self,
+        *,
+        separator: builtins.str | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_separator", b"_separator", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_separator", b"_separator", "separator", b"separator"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_separator", b"_separator"]) -> typing.Literal["separator"] | None: ...
 
 global___BinaryCrossEntropy = BinaryCrossEntropy
 
 @typing.final
 class MeanSquaredError(google.protobuf.message.Message):
-    """Mean squared error, in squared units of the target. Not supported yet."""
+    """Mean squared error, in squared units of the target. The model learns the target in standard deviations from its mean over train."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -827,13 +1001,13 @@ global___MeanSquaredError = MeanSquaredError
 
 @typing.final
 class Huber(google.protobuf.message.Message):
-    """Huber loss. Not supported yet."""
+    """Huber loss, in squared units of the target: square near zero, linear beyond `delta`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DELTA_FIELD_NUMBER: builtins.int
     delta: builtins.float
-    """Residual at which the loss turns from square to linear, above 0."""
+    """Residual at which the loss turns from square to linear, above 0 to 1000, in standard deviations of the target over train. Default 1."""
     def __init__(
         self,
         *,
@@ -847,7 +1021,7 @@ global___Huber = Huber
 
 @typing.final
 class MeanAbsoluteError(google.protobuf.message.Message):
-    """Mean absolute error, in units of the target. Not supported yet."""
+    """Mean absolute error, in units of the target."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -859,7 +1033,7 @@ global___MeanAbsoluteError = MeanAbsoluteError
 
 @typing.final
 class CausalLanguageModel(google.protobuf.message.Message):
-    """Next-token cross entropy, in nats. Not supported yet."""
+    """Cross entropy of the next token, in nats per token."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -884,14 +1058,29 @@ class OptimizerSpec(google.protobuf.message.Message):
     ADAM_FIELD_NUMBER: builtins.int
     ADAFACTOR_FIELD_NUMBER: builtins.int
     MUON_FIELD_NUMBER: builtins.int
+    MAX_GRADIENT_VALUE_FIELD_NUMBER: builtins.int
+    ACCUMULATION_STEPS_FIELD_NUMBER: builtins.int
+    AVERAGE_DECAY_FIELD_NUMBER: builtins.int
     learning_rate: builtins.float
-    """Largest learning rate of the schedule, above 0 to 1000. Default: the architecture's for AdamW; 0.1 for SGD."""
+    """Largest learning rate of the schedule, above 0 to 1000. Default: the architecture's for AdamW and Adam; 0.1 for SGD; 0.01 for
+    Adafactor; 0.02 for Muon.
+    """
     weight_decay: builtins.float
-    """Decay of weights (not of biases and norms) per unit of learning rate, 0 to 10. Default: the architecture's for AdamW; 0 for SGD."""
+    """Decay of weights (not of biases and norms) per unit of learning rate, 0 to 10. Default: the architecture's for AdamW and Muon; 0 for
+    the others.
+    """
     max_gradient_norm: builtins.float
     """Global gradient norm above which gradients are scaled down, above 0. Absent: 1.0. Use `clipping_disabled` to switch it off."""
     clipping_disabled: builtins.bool
-    """True: gradients are not clipped. Must not be set together with `max_gradient_norm`."""
+    """True: gradients are not clipped by norm. Must not be set together with `max_gradient_norm`."""
+    max_gradient_value: builtins.float
+    """Magnitude that each single gradient is cut to, before clipping by norm, above 0. Absent: none."""
+    accumulation_steps: builtins.int
+    """Parts that each step's batch is computed in, one after the other, 1 to 1024: less memory, the same step. Default 1."""
+    average_decay: builtins.float
+    """Decay per step of a moving average of the weights, 0 to below 1; held-out rows are then answered by the average, and it is what is
+    kept. Absent: none.
+    """
     @property
     def adamw(self) -> global___AdamW:
         """Adam with decoupled weight decay."""
@@ -902,15 +1091,15 @@ class OptimizerSpec(google.protobuf.message.Message):
 
     @property
     def adam(self) -> global___Adam:
-        """Adam. Not supported yet."""
+        """Adam, with decay added to the gradient."""
 
     @property
     def adafactor(self) -> global___Adafactor:
-        """Adafactor. Not supported yet."""
+        """Adam with factored second moments: a fraction of the memory."""
 
     @property
     def muon(self) -> global___Muon:
-        """Muon. Not supported yet."""
+        """Orthogonalised momentum for matrices; AdamW for everything else."""
 
     def __init__(
         self,
@@ -924,13 +1113,22 @@ class OptimizerSpec(google.protobuf.message.Message):
         adam: global___Adam | None = ...,
         adafactor: global___Adafactor | None = ...,
         muon: global___Muon | None = ...,
+        max_gradient_value: builtins.float | None = ...,
+        accumulation_steps: builtins.int | None = ...,
+        average_decay: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_max_gradient_norm", b"_max_gradient_norm", "_weight_decay", b"_weight_decay", "adafactor", b"adafactor", "adam", b"adam", "adamw", b"adamw", "algorithm", b"algorithm", "learning_rate", b"learning_rate", "max_gradient_norm", b"max_gradient_norm", "muon", b"muon", "sgd", b"sgd", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_max_gradient_norm", b"_max_gradient_norm", "_weight_decay", b"_weight_decay", "adafactor", b"adafactor", "adam", b"adam", "adamw", b"adamw", "algorithm", b"algorithm", "clipping_disabled", b"clipping_disabled", "learning_rate", b"learning_rate", "max_gradient_norm", b"max_gradient_norm", "muon", b"muon", "sgd", b"sgd", "weight_decay", b"weight_decay"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_accumulation_steps", b"_accumulation_steps", "_average_decay", b"_average_decay", "_learning_rate", b"_learning_rate", "_max_gradient_norm", b"_max_gradient_norm", "_max_gradient_value", b"_max_gradient_value", "_weight_decay", b"_weight_decay", "accumulation_steps", b"accumulation_steps", "adafactor", b"adafactor", "adam", b"adam", "adamw", b"adamw", "algorithm", b"algorithm", "average_decay", b"average_decay", "learning_rate", b"learning_rate", "max_gradient_norm", b"max_gradient_norm", "max_gradient_value", b"max_gradient_value", "muon", b"muon", "sgd", b"sgd", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_accumulation_steps", b"_accumulation_steps", "_average_decay", b"_average_decay", "_learning_rate", b"_learning_rate", "_max_gradient_norm", b"_max_gradient_norm", "_max_gradient_value", b"_max_gradient_value", "_weight_decay", b"_weight_decay", "accumulation_steps", b"accumulation_steps", "adafactor", b"adafactor", "adam", b"adam", "adamw", b"adamw", "algorithm", b"algorithm", "average_decay", b"average_decay", "clipping_disabled", b"clipping_disabled", "learning_rate", b"learning_rate", "max_gradient_norm", b"max_gradient_norm", "max_gradient_value", b"max_gradient_value", "muon", b"muon", "sgd", b"sgd", "weight_decay", b"weight_decay"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_accumulation_steps", b"_accumulation_steps"]) -> typing.Literal["accumulation_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_average_decay", b"_average_decay"]) -> typing.Literal["average_decay"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_gradient_norm", b"_max_gradient_norm"]) -> typing.Literal["max_gradient_norm"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_gradient_value", b"_max_gradient_value"]) -> typing.Literal["max_gradient_value"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_weight_decay", b"_weight_decay"]) -> typing.Literal["weight_decay"] | None: ...
     @typing.overload
@@ -997,37 +1195,88 @@ global___Sgd = Sgd
 
 @typing.final
 class Adam(google.protobuf.message.Message):
-    """Adam. Not supported yet."""
+    """Adam, with decay added to the gradient."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    BETA1_FIELD_NUMBER: builtins.int
+    BETA2_FIELD_NUMBER: builtins.int
+    EPSILON_FIELD_NUMBER: builtins.int
+    beta1: builtins.float
+    """Decay of the first moment, 0 to below 1. Default 0.9."""
+    beta2: builtins.float
+    """Decay of the second moment, 0 to below 1. Default 0.999."""
+    epsilon: builtins.float
+    """Term added to the denominator, above 0 to 1. Default 1e-8."""
     def __init__(
         self,
+        *,
+        beta1: builtins.float | None = ...,
+        beta2: builtins.float | None = ...,
+        epsilon: builtins.float | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta1", b"_beta1"]) -> typing.Literal["beta1"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta2", b"_beta2"]) -> typing.Literal["beta2"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_epsilon", b"_epsilon"]) -> typing.Literal["epsilon"] | None: ...
 
 global___Adam = Adam
 
 @typing.final
 class Adafactor(google.protobuf.message.Message):
-    """Adafactor. Not supported yet."""
+    """Adam with factored second moments."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    BETA2_DECAY_FIELD_NUMBER: builtins.int
+    CLIPPING_THRESHOLD_FIELD_NUMBER: builtins.int
+    beta2_decay: builtins.float
+    """Exponent of the decay of the second moment, -1 to 0: 1 - step^exponent. Default -0.8."""
+    clipping_threshold: builtins.float
+    """Root mean square above which an update is scaled down, above 0 to 1000. Default 1."""
     def __init__(
         self,
+        *,
+        beta2_decay: builtins.float | None = ...,
+        clipping_threshold: builtins.float | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beta2_decay", b"_beta2_decay", "_clipping_threshold", b"_clipping_threshold", "beta2_decay", b"beta2_decay", "clipping_threshold", b"clipping_threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beta2_decay", b"_beta2_decay", "_clipping_threshold", b"_clipping_threshold", "beta2_decay", b"beta2_decay", "clipping_threshold", b"clipping_threshold"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta2_decay", b"_beta2_decay"]) -> typing.Literal["beta2_decay"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clipping_threshold", b"_clipping_threshold"]) -> typing.Literal["clipping_threshold"] | None: ...
 
 global___Adafactor = Adafactor
 
 @typing.final
 class Muon(google.protobuf.message.Message):
-    """Muon. Not supported yet."""
+    """Orthogonalised momentum for matrices; AdamW, with its own defaults and the architecture's learning rate, for everything else."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    MOMENTUM_FIELD_NUMBER: builtins.int
+    ITERATIONS_FIELD_NUMBER: builtins.int
+    momentum: builtins.float
+    """Momentum, 0 to below 1. Default 0.95."""
+    iterations: builtins.int
+    """Newton-Schulz iterations of the orthogonalisation, 1 to 20. Default 5."""
     def __init__(
         self,
+        *,
+        momentum: builtins.float | None = ...,
+        iterations: builtins.int | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_iterations", b"_iterations", "_momentum", b"_momentum", "iterations", b"iterations", "momentum", b"momentum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_iterations", b"_iterations", "_momentum", b"_momentum", "iterations", b"iterations", "momentum", b"momentum"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_iterations", b"_iterations"]) -> typing.Literal["iterations"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_momentum", b"_momentum"]) -> typing.Literal["momentum"] | None: ...
 
 global___Muon = Muon
 
@@ -1045,7 +1294,9 @@ class ScheduleSpec(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     PLATEAU_FIELD_NUMBER: builtins.int
     warmup_fraction: builtins.float
-    """Share of the steps over which the learning rate rises from 0, 0 to 0.9. Default 0.05 for cosine, 0 for constant."""
+    """Share of the steps over which the learning rate rises from 0, 0 to 0.9. Default 0.05 for cosine and linear, 0 for the others. One
+    cycle has a rise of its own.
+    """
     @property
     def constant(self) -> global___ConstantSchedule:
         """The same rate throughout."""
@@ -1056,19 +1307,19 @@ class ScheduleSpec(google.protobuf.message.Message):
 
     @property
     def linear(self) -> global___LinearSchedule:
-        """A straight line down. Not supported yet."""
+        """A straight line down."""
 
     @property
     def one_cycle(self) -> global___OneCycleSchedule:
-        """Up and down in one cycle. Not supported yet."""
+        """Up and down in one cycle."""
 
     @property
     def step(self) -> global___StepSchedule:
-        """Down by a factor at fixed steps. Not supported yet."""
+        """Down by a factor at fixed shares of the run."""
 
     @property
     def plateau(self) -> global___PlateauSchedule:
-        """Down by a factor when validation stalls. Not supported yet."""
+        """Down by a factor when validation stalls."""
 
     def __init__(
         self,
@@ -1124,49 +1375,113 @@ global___CosineSchedule = CosineSchedule
 
 @typing.final
 class LinearSchedule(google.protobuf.message.Message):
-    """A straight line down. Not supported yet."""
+    """A straight line from the largest rate down."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FINAL_FRACTION_FIELD_NUMBER: builtins.int
+    final_fraction: builtins.float
+    """Rate at the end as a share of the largest, 0 to 1. Default 0."""
     def __init__(
         self,
+        *,
+        final_fraction: builtins.float | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_final_fraction", b"_final_fraction", "final_fraction", b"final_fraction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_final_fraction", b"_final_fraction", "final_fraction", b"final_fraction"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_final_fraction", b"_final_fraction"]) -> typing.Literal["final_fraction"] | None: ...
 
 global___LinearSchedule = LinearSchedule
 
 @typing.final
 class OneCycleSchedule(google.protobuf.message.Message):
-    """Up and down in one cycle. Not supported yet."""
+    """Half a cosine up and half a cosine down."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    RISE_FRACTION_FIELD_NUMBER: builtins.int
+    INITIAL_FRACTION_FIELD_NUMBER: builtins.int
+    FINAL_FRACTION_FIELD_NUMBER: builtins.int
+    rise_fraction: builtins.float
+    """Share of the steps over which the rate rises, above 0 to below 1. Default 0.3."""
+    initial_fraction: builtins.float
+    """Rate at the beginning as a share of the largest, 0 to 1. Default 0.04."""
+    final_fraction: builtins.float
+    """Rate at the end as a share of the largest, 0 to 1. Default 0."""
     def __init__(
         self,
+        *,
+        rise_fraction: builtins.float | None = ...,
+        initial_fraction: builtins.float | None = ...,
+        final_fraction: builtins.float | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_final_fraction", b"_final_fraction", "_initial_fraction", b"_initial_fraction", "_rise_fraction", b"_rise_fraction", "final_fraction", b"final_fraction", "initial_fraction", b"initial_fraction", "rise_fraction", b"rise_fraction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_final_fraction", b"_final_fraction", "_initial_fraction", b"_initial_fraction", "_rise_fraction", b"_rise_fraction", "final_fraction", b"final_fraction", "initial_fraction", b"initial_fraction", "rise_fraction", b"rise_fraction"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_final_fraction", b"_final_fraction"]) -> typing.Literal["final_fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_initial_fraction", b"_initial_fraction"]) -> typing.Literal["initial_fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rise_fraction", b"_rise_fraction"]) -> typing.Literal["rise_fraction"] | None: ...
 
 global___OneCycleSchedule = OneCycleSchedule
 
 @typing.final
 class StepSchedule(google.protobuf.message.Message):
-    """Down by a factor at fixed steps. Not supported yet."""
+    """Down by a factor at fixed shares of the run."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FACTOR_FIELD_NUMBER: builtins.int
+    MILESTONES_FIELD_NUMBER: builtins.int
+    factor: builtins.float
+    """What the rate is multiplied by each time, above 0 to below 1. Default 0.1."""
+    @property
+    def milestones(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Shares of the run after which it falls, each above 0 to below 1, rising; at most 64. Default 0.5, 0.75."""
+
     def __init__(
         self,
+        *,
+        factor: builtins.float | None = ...,
+        milestones: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_factor", b"_factor", "factor", b"factor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_factor", b"_factor", "factor", b"factor", "milestones", b"milestones"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_factor", b"_factor"]) -> typing.Literal["factor"] | None: ...
 
 global___StepSchedule = StepSchedule
 
 @typing.final
 class PlateauSchedule(google.protobuf.message.Message):
-    """Down by a factor when validation stalls. Not supported yet."""
+    """Down by a factor when validation stalls."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FACTOR_FIELD_NUMBER: builtins.int
+    PATIENCE_FIELD_NUMBER: builtins.int
+    FINAL_FRACTION_FIELD_NUMBER: builtins.int
+    factor: builtins.float
+    """What the rate is multiplied by each time, above 0 to below 1. Default 0.5."""
+    patience: builtins.int
+    """Evaluations without improvement after which it falls, 1 to 1000. Default 3."""
+    final_fraction: builtins.float
+    """Smallest rate as a share of the largest, 0 to 1. Default 0."""
     def __init__(
         self,
+        *,
+        factor: builtins.float | None = ...,
+        patience: builtins.int | None = ...,
+        final_fraction: builtins.float | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_factor", b"_factor", "_final_fraction", b"_final_fraction", "_patience", b"_patience", "factor", b"factor", "final_fraction", b"final_fraction", "patience", b"patience"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_factor", b"_factor", "_final_fraction", b"_final_fraction", "_patience", b"_patience", "factor", b"factor", "final_fraction", b"final_fraction", "patience", b"patience"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_factor", b"_factor"]) -> typing.Literal["factor"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_final_fraction", b"_final_fraction"]) -> typing.Literal["final_fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
 
 global___PlateauSchedule = PlateauSchedule
 
@@ -1226,6 +1541,7 @@ class EvaluationSpec(google.protobuf.message.Message):
     BASELINE_JOB_ID_FIELD_NUMBER: builtins.int
     CATEGORY_IMPACTS_FIELD_NUMBER: builtins.int
     PATIENCE_FIELD_NUMBER: builtins.int
+    MIN_IMPROVEMENT_FIELD_NUMBER: builtins.int
     interval_steps: builtins.int
     """Steps between evaluations on validation, 1 to 100000000. Absent: once per epoch. The last step is always evaluated."""
     baseline_job_id: builtins.str
@@ -1233,7 +1549,9 @@ class EvaluationSpec(google.protobuf.message.Message):
     succeeded. Absent: none.
     """
     patience: builtins.int
-    """Evaluations without improvement after which training stops, at least 1. Not supported yet."""
+    """Evaluations without improvement after which training stops, 1 to 10000. Absent: it goes on to the end of the budget."""
+    min_improvement: builtins.float
+    """What counts as an improvement: a fall of the figure that chooses the checkpoint by more than this, 0 to 1000. Default 0."""
     @property
     def category_impacts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """How much an error in a category counts when the checkpoint is chosen, 0 to 1000 by category; others count 1. Needs a category
@@ -1247,11 +1565,14 @@ class EvaluationSpec(google.protobuf.message.Message):
         baseline_job_id: builtins.str = ...,
         category_impacts: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         patience: builtins.int | None = ...,
+        min_improvement: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_interval_steps", b"_interval_steps", "_patience", b"_patience", "interval_steps", b"interval_steps", "patience", b"patience"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_interval_steps", b"_interval_steps", "_patience", b"_patience", "baseline_job_id", b"baseline_job_id", "category_impacts", b"category_impacts", "interval_steps", b"interval_steps", "patience", b"patience"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_interval_steps", b"_interval_steps", "_min_improvement", b"_min_improvement", "_patience", b"_patience", "interval_steps", b"interval_steps", "min_improvement", b"min_improvement", "patience", b"patience"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_interval_steps", b"_interval_steps", "_min_improvement", b"_min_improvement", "_patience", b"_patience", "baseline_job_id", b"baseline_job_id", "category_impacts", b"category_impacts", "interval_steps", b"interval_steps", "min_improvement", b"min_improvement", "patience", b"patience"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_interval_steps", b"_interval_steps"]) -> typing.Literal["interval_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_improvement", b"_min_improvement"]) -> typing.Literal["min_improvement"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
 
@@ -1344,3 +1665,47 @@ class ResourceSpec(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_threads", b"_threads"]) -> typing.Literal["threads"] | None: ...
 
 global___ResourceSpec = ResourceSpec
+
+@typing.final
+class ComputeSpec(google.protobuf.message.Message):
+    """Number formats and compilation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: builtins.int
+    COMPILED_FIELD_NUMBER: builtins.int
+    DETERMINISTIC_FIELD_NUMBER: builtins.int
+    precision: global___Precision.ValueType
+    """Format of the numbers in the forward and backward pass; weights and optimizer keep float32. Default: float32."""
+    compiled: builtins.bool
+    """True: the model is compiled before the first step: minutes at first, faster steps after. Needs a C++ compiler on the worker's machine."""
+    deterministic: builtins.bool
+    """True: only operations that repeat bit for bit on the same device; one that cannot ends the job before the first step. Costs speed."""
+    def __init__(
+        self,
+        *,
+        precision: global___Precision.ValueType = ...,
+        compiled: builtins.bool = ...,
+        deterministic: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compiled", b"compiled", "deterministic", b"deterministic", "precision", b"precision"]) -> None: ...
+
+global___ComputeSpec = ComputeSpec
+
+@typing.final
+class ResultSpec(google.protobuf.message.Message):
+    """What the job leaves behind beside its weights."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ONNX_FIELD_NUMBER: builtins.int
+    onnx: builtins.bool
+    """True: the model as ONNX, too. A model that cannot be said in ONNX fails before the first step."""
+    def __init__(
+        self,
+        *,
+        onnx: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["onnx", b"onnx"]) -> None: ...
+
+global___ResultSpec = ResultSpec

@@ -837,6 +837,38 @@ class ListWorkersResponse(google.protobuf.message.Message):
 global___ListWorkersResponse = ListWorkersResponse
 
 @typing.final
+class ListRecipesRequest(google.protobuf.message.Message):
+    """Asks for the recipes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListRecipesRequest = ListRecipesRequest
+
+@typing.final
+class ListRecipesResponse(google.protobuf.message.Message):
+    """The recipes that workers alive now have, by name; at most 1000."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECIPES_FIELD_NUMBER: builtins.int
+    @property
+    def recipes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gradsight.v1.worker_pb2.Recipe]:
+        """The recipes."""
+
+    def __init__(
+        self,
+        *,
+        recipes: collections.abc.Iterable[gradsight.v1.worker_pb2.Recipe] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["recipes", b"recipes"]) -> None: ...
+
+global___ListRecipesResponse = ListRecipesResponse
+
+@typing.final
 class GetServerInfoRequest(google.protobuf.message.Message):
     """Asks what the service is and can do."""
 
@@ -863,6 +895,7 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     MAX_UPLOAD_BYTES_FIELD_NUMBER: builtins.int
     MAX_CHUNK_BYTES_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
+    OBJECTIVES_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version of gradsight."""
     schema_version: builtins.int
@@ -891,6 +924,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Time of the store."""
 
+    @property
+    def objectives(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Objectives that work now."""
+
     def __init__(
         self,
         *,
@@ -903,8 +940,9 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         max_upload_bytes: builtins.int = ...,
         max_chunk_bytes: builtins.int = ...,
         time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        objectives: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["architectures", b"architectures", "data_formats", b"data_formats", "max_chunk_bytes", b"max_chunk_bytes", "max_upload_bytes", b"max_upload_bytes", "optimizers", b"optimizers", "schedules", b"schedules", "schema_version", b"schema_version", "time", b"time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["architectures", b"architectures", "data_formats", b"data_formats", "max_chunk_bytes", b"max_chunk_bytes", "max_upload_bytes", b"max_upload_bytes", "objectives", b"objectives", "optimizers", b"optimizers", "schedules", b"schedules", "schema_version", b"schema_version", "time", b"time", "version", b"version"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse

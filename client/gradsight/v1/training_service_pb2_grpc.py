@@ -98,6 +98,11 @@ class TrainingServiceStub(object):
                 request_serializer=gradsight_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.ListRecipes = channel.unary_unary(
+                '/gradsight.v1.TrainingService/ListRecipes',
+                request_serializer=gradsight_dot_v1_dot_training__service__pb2.ListRecipesRequest.SerializeToString,
+                response_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListRecipesResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/gradsight.v1.TrainingService/GetServerInfo',
                 request_serializer=gradsight_dot_v1_dot_training__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -196,6 +201,13 @@ class TrainingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRecipes(self, request, context):
+        """Lists the recipes that are installed on the workers that are alive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Returns what the service is and can do.
         """
@@ -265,6 +277,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=gradsight_dot_v1_dot_training__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'ListRecipes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecipes,
+                    request_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListRecipesRequest.FromString,
+                    response_serializer=gradsight_dot_v1_dot_training__service__pb2.ListRecipesResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -600,6 +617,33 @@ class TrainingService(object):
             '/gradsight.v1.TrainingService/ListWorkers',
             gradsight_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
             gradsight_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecipes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradsight.v1.TrainingService/ListRecipes',
+            gradsight_dot_v1_dot_training__service__pb2.ListRecipesRequest.SerializeToString,
+            gradsight_dot_v1_dot_training__service__pb2.ListRecipesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -97,6 +97,12 @@ class TrainingServiceStub:
     ]
     """Lists the workers."""
 
+    ListRecipes: grpc.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.ListRecipesRequest,
+        gradsight.v1.training_service_pb2.ListRecipesResponse,
+    ]
+    """Lists the recipes that are installed on the workers that are alive."""
+
     GetServerInfo: grpc.UnaryUnaryMultiCallable[
         gradsight.v1.training_service_pb2.GetServerInfoRequest,
         gradsight.v1.training_service_pb2.GetServerInfoResponse,
@@ -181,6 +187,12 @@ class TrainingServiceAsyncStub:
         gradsight.v1.training_service_pb2.ListWorkersResponse,
     ]
     """Lists the workers."""
+
+    ListRecipes: grpc.aio.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.ListRecipesRequest,
+        gradsight.v1.training_service_pb2.ListRecipesResponse,
+    ]
+    """Lists the recipes that are installed on the workers that are alive."""
 
     GetServerInfo: grpc.aio.UnaryUnaryMultiCallable[
         gradsight.v1.training_service_pb2.GetServerInfoRequest,
@@ -290,6 +302,14 @@ class TrainingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gradsight.v1.training_service_pb2.ListWorkersResponse, collections.abc.Awaitable[gradsight.v1.training_service_pb2.ListWorkersResponse]]:
         """Lists the workers."""
+
+    @abc.abstractmethod
+    def ListRecipes(
+        self,
+        request: gradsight.v1.training_service_pb2.ListRecipesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gradsight.v1.training_service_pb2.ListRecipesResponse, collections.abc.Awaitable[gradsight.v1.training_service_pb2.ListRecipesResponse]]:
+        """Lists the recipes that are installed on the workers that are alive."""
 
     @abc.abstractmethod
     def GetServerInfo(

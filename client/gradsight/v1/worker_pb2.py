@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gradsight.v1 import spec_pb2 as gradsight_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gradsight/v1/worker.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17gradsight/v1/spec.proto\"\xcd\x02\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12/\n\x0c\x64\x65vice_class\x18\x03 \x01(\x0e\x32\x19.gradsight.v1.DeviceClass\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x12\n\nprocess_id\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\t\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.gradsight.v1.WorkerState\x12\x0e\n\x06job_id\x18\n \x01(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrenew_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8b\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x15\n\x11WORKER_STATE_LOST\x10\x04\x42X\n\x10\x64\x65v.gradsight.v1B\x0bWorkerProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gradsight/v1/worker.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17gradsight/v1/spec.proto\"\xf4\x02\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12/\n\x0c\x64\x65vice_class\x18\x03 \x01(\x0e\x32\x19.gradsight.v1.DeviceClass\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x12\n\nprocess_id\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\t\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.gradsight.v1.WorkerState\x12\x0e\n\x06job_id\x18\n \x01(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrenew_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07recipes\x18\r \x03(\x0b\x32\x14.gradsight.v1.Recipe\"X\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x07options\x18\x03 \x03(\x0b\x32\x1a.gradsight.v1.RecipeOption\"Z\n\x0cRecipeOption\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\x12\x10\n\x08required\x18\x04 \x01(\x08*\x8b\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x15\n\x11WORKER_STATE_LOST\x10\x04\x42X\n\x10\x64\x65v.gradsight.v1B\x0bWorkerProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gradsight.v1.worker_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.gradsight.v1B\013WorkerProtoP\001Z&gradsight.dev/gradsight/v1;gradsightv1\252\002\014Gradsight.V1'
-  _globals['_WORKERSTATE']._serialized_start=438
-  _globals['_WORKERSTATE']._serialized_end=577
+  _globals['_WORKERSTATE']._serialized_start=659
+  _globals['_WORKERSTATE']._serialized_end=798
   _globals['_WORKER']._serialized_start=102
-  _globals['_WORKER']._serialized_end=435
+  _globals['_WORKER']._serialized_end=474
+  _globals['_RECIPE']._serialized_start=476
+  _globals['_RECIPE']._serialized_end=564
+  _globals['_RECIPEOPTION']._serialized_start=566
+  _globals['_RECIPEOPTION']._serialized_end=656
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -69,6 +71,7 @@ class Worker(google.protobuf.message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     RENEW_TIME_FIELD_NUMBER: builtins.int
+    RECIPES_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
     """Identity, made at start."""
     queue: builtins.str
@@ -97,6 +100,10 @@ class Worker(google.protobuf.message.Message):
     def renew_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When its lease was last renewed."""
 
+    @property
+    def recipes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Recipe]:
+        """Recipes that are installed with it, by name."""
+
     def __init__(
         self,
         *,
@@ -112,8 +119,67 @@ class Worker(google.protobuf.message.Message):
         job_id: builtins.str = ...,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         renew_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recipes: collections.abc.Iterable[global___Recipe] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["renew_time", b"renew_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "device_class", b"device_class", "device_name", b"device_name", "host", b"host", "job_id", b"job_id", "process_id", b"process_id", "queue", b"queue", "renew_time", b"renew_time", "start_time", b"start_time", "state", b"state", "version", b"version", "worker_id", b"worker_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "device_class", b"device_class", "device_name", b"device_name", "host", b"host", "job_id", b"job_id", "process_id", b"process_id", "queue", b"queue", "recipes", b"recipes", "renew_time", b"renew_time", "start_time", b"start_time", "state", b"state", "version", b"version", "worker_id", b"worker_id"]) -> None: ...
 
 global___Worker = Worker
+
+@typing.final
+class Recipe(google.protobuf.message.Message):
+    """A way to make a model that an operator installed with the workers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name in a spec."""
+    description: builtins.str
+    """What it does, in a sentence."""
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecipeOption]:
+        """Options, in the recipe's order."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        options: collections.abc.Iterable[global___RecipeOption] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "name", b"name", "options", b"options"]) -> None: ...
+
+global___Recipe = Recipe
+
+@typing.final
+class RecipeOption(google.protobuf.message.Message):
+    """An option of a recipe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: builtins.int
+    REQUIRED_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name in a spec."""
+    description: builtins.str
+    """What it means and what is allowed."""
+    default_value: builtins.str
+    """Value where the spec says nothing, as text."""
+    required: builtins.bool
+    """True: the spec must say it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        default_value: builtins.str = ...,
+        required: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_value", b"default_value", "description", b"description", "name", b"name", "required", b"required"]) -> None: ...
+
+global___RecipeOption = RecipeOption
