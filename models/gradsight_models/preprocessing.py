@@ -1,9 +1,8 @@
 """What every preprocessing offers: columns in, tensors out, JSON both ways."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
+from gradsight_models.columns import Chunk, Encoded
 
 
 class Preprocessing(Protocol):
@@ -11,11 +10,14 @@ class Preprocessing(Protocol):
 
     @property
     def kind(self) -> str:
-        """`numeric` or `text`."""
+        """What reads its JSON: `table`, `ngrams`, `tokens`, `images`, `tensors`."""
         ...
 
-    def encode(self, columns: Sequence[Sequence[Any]]) -> tuple[torch.Tensor, ...]:
-        """One sequence of values per input column to the model's input tensors, rows first."""
+    def encode(self, columns: Chunk) -> Encoded:
+        """A chunk of the input columns to the model's input tensors, rows first.
+
+        Raises ValueError that names row (from 1 within the chunk) and column (from 1) where a value cannot be used.
+        """
         ...
 
     def to_json(self) -> dict[str, Any]:
