@@ -17,6 +17,7 @@ from gradsight_worker.training.channel import (
     Message,
     ResultFile,
     ResultMessage,
+    RewoundMessage,
     TickMessage,
     TrainerChannel,
     open_channel,
@@ -49,12 +50,14 @@ def test_every_kind_of_message_arrives_in_order_as_it_was_sent(ends: Ends) -> No
     )
     error = state_pb2.JobError(message="no", row=7)
     trainer.send_event(line("one"))
+    trainer.send_rewound(step=4, reason="damaged", unusable=[Path("/d"), Path("/e")])
     trainer.tick(5)
     trainer.send_checkpoint(Path("/c"), step=6, seconds=0.5)
     trainer.send_result([file])
     trainer.send_failure(error)
     assert attempt.receive() == [
         EventMessage(event=line("one")),
+        RewoundMessage(step=4, reason="damaged", unusable=(Path("/d"), Path("/e"))),
         TickMessage(step=5),
         CheckpointMessage(path=Path("/c"), step=6, seconds=0.5),
         ResultMessage(files=(file,)),

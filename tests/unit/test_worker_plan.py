@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from gradsight.v1 import spec_pb2
 from gradsight_worker.trainer_process import plan_from_json, plan_to_json
@@ -17,14 +18,21 @@ FULL = TrainingPlan(
     validation=DataFile(path=Path("/b"), format=spec_pb2.DATA_FORMAT_UNSPECIFIED, filename="b.jsonl"),
     test=DataFile(path=Path("/c"), format=spec_pb2.DATA_FORMAT_JSONL, filename="c"),
     baseline=Path("/baseline"),
+    graph=Path("/graph"),
+    weights=Path("/weights"),
+    extended=Path("/extended"),
+    start_weights=Path("/start"),
     checkpoints=(Path("/2"), Path("/1")),
+    data_memory_bytes=5 << 30,
     threads=2,
 )
 
 
 def test_a_plan_arrives_as_it_was_sent() -> None:
     assert plan_from_json(plan_to_json(FULL)) == FULL
-    bare = replace(FULL, validation=None, test=None, baseline=None, checkpoints=(), threads=None)
+    optional = ("validation", "test", "baseline", "graph", "weights", "extended", "start_weights", "threads")
+    absent: dict[str, Any] = dict.fromkeys(optional)
+    bare = replace(FULL, checkpoints=(), **absent)
     assert plan_from_json(plan_to_json(bare)) == bare
 
 

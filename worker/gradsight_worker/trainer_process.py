@@ -18,6 +18,10 @@ from gradsight_worker.logs import log_also
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
 from gradsight_worker.training.plan import DataFile, TrainingPlan
 
+_DATA_FILES = ("train", "validation", "test")
+_PATHS = ("directory", "baseline", "graph", "weights", "extended", "start_weights")
+_PLAIN = ("job_id", "attempt", "device", "threads", "data_memory_bytes")
+
 RunTrainer = Callable[[TrainingPlan, TrainerChannel], int]
 """The trainer's entry: reports everything over the channel and returns an `ExitStatus`."""
 
@@ -99,37 +103,26 @@ class WaitingTrainer:
 
 def plan_to_json(plan: TrainingPlan) -> bytes:
     """A plan as it goes through the pipe."""
-    files = {name: _file_to_json(getattr(plan, name)) for name in ("train", "validation", "test")}
+    files = {name: _file_to_json(getattr(plan, name)) for name in _DATA_FILES}
+    paths = {name: path and str(path) for name in _PATHS for path in [getattr(plan, name)]}
     rest = {
-        "job_id": plan.job_id,
-        "attempt": plan.attempt,
         "spec": base64.b64encode(plan.spec.SerializeToString()).decode(),
-        "device": plan.device,
-        "directory": str(plan.directory),
-        "baseline": plan.baseline and str(plan.baseline),
         "checkpoints": [str(path) for path in plan.checkpoints],
-        "threads": plan.threads,
     }
-    return json.dumps(files | rest).encode()
+    return json.dumps(files | paths | rest | {name: getattr(plan, name) for name in _PLAIN}).encode()
 
 
 def plan_from_json(text: bytes) -> TrainingPlan:
     """The plan that `plan_to_json` wrote."""
     fields = json.loads(text)
-    train = _file_from_json(fields["train"])
-    assert train is not None
+    files: dict[str, Any] = {name: _file_from_json(fields[name]) for name in _DATA_FILES}
+    paths: dict[str, Any] = {name: path and Path(path) for name in _PATHS for path in [fields[name]]}
     return TrainingPlan(
-        job_id=fields["job_id"],
-        attempt=fields["attempt"],
         spec=spec_pb2.JobSpec.FromString(base64.b64decode(fields["spec"])),
-        device=fields["device"],
-        directory=Path(fields["directory"]),
-        train=train,
-        validation=_file_from_json(fields["validation"]),
-        test=_file_from_json(fields["test"]),
-        baseline=Path(fields["baseline"]) if fields["baseline"] else None,
         checkpoints=tuple(map(Path, fields["checkpoints"])),
-        threads=fields["threads"],
+        **files,
+        **paths,
+        **{name: fields[name] for name in _PLAIN},
     )
 
 

@@ -74,13 +74,25 @@ class FailureMessage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewoundMessage:
+    """The run begins at another step than the plan's newest checkpoint says."""
+
+    step: int
+    """Optimizer steps that are done."""
+    reason: str
+    """For people: which checkpoint could not be used, and why."""
+    unusable: tuple[Path, ...]
+    """Checkpoints of the plan that nobody should try again."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TickMessage:
     """The trainer is alive; `step` optimizer steps are done."""
 
     step: int
 
 
-Message = EventMessage | CheckpointMessage | ResultMessage | FailureMessage | TickMessage
+Message = EventMessage | CheckpointMessage | ResultMessage | FailureMessage | RewoundMessage | TickMessage
 
 
 class _Frame(enum.IntEnum):
@@ -90,6 +102,7 @@ class _Frame(enum.IntEnum):
     FAILURE = 4
     TICK = 5
     COMMAND = 6
+    REWOUND = 7
 
 
 def open_channel() -> tuple["TrainerChannel", "AttemptChannel"]:
@@ -115,6 +128,11 @@ class TrainerChannel:
     def send_checkpoint(self, path: Path, *, step: int, seconds: float) -> None:
         """Queue a checkpoint that lies complete on disk. Raises ChannelClosed."""
         self._send_json(_Frame.CHECKPOINT, {"path": str(path), "step": step, "seconds": seconds})
+
+    def send_rewound(self, *, step: int, reason: str, unusable: Sequence[Path]) -> None:
+        """Say, before the first step, that the run begins at `step`. Raises ChannelClosed."""
+        paths = [str(path) for path in unusable]
+        self._send_json(_Frame.REWOUND, {"step": step, "reason": reason, "unusable": paths})
 
     def tick(self, step: int) -> None:
         """Say that the run is alive with `step` optimizer steps done. Raises ChannelClosed."""
@@ -274,6 +292,10 @@ def _decode(kind: int, payload: bytes) -> Message:
         return TickMessage(step=fields["step"])
     if kind == _Frame.CHECKPOINT:
         return CheckpointMessage(path=Path(fields["path"]), step=fields["step"], seconds=fields["seconds"])
+    if kind == _Frame.REWOUND:
+        return RewoundMessage(
+            step=fields["step"], reason=fields["reason"], unusable=tuple(map(Path, fields["unusable"]))
+        )
     if kind == _Frame.RESULT:
         files = (
             ResultFile(path=Path(f["path"]), filename=f["filename"], kind=f["kind"]) for f in fields["files"]

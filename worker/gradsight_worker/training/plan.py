@@ -33,7 +33,7 @@ class DataFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """One attempt's work. Passed through the fork, never serialized."""
+    """One attempt's work. Goes to the trainer as JSON."""
 
     job_id: str
     attempt: int
@@ -43,13 +43,24 @@ class TrainingPlan:
     device: str
     """`cpu` or `cuda:<n>`."""
     directory: Path
-    """Private scratch directory: `checkpoints/`, `result/` and `examples.parquet` are written below it."""
+    """Private scratch directory: rows that do not fit into memory, `checkpoints/`, `result/` and `examples.parquet`
+    are written below it."""
     train: DataFile
     validation: DataFile | None = None
     test: DataFile | None = None
     baseline: Path | None = None
     """Directory with the result files of the baseline job."""
+    graph: Path | None = None
+    """A program's graph, JSON. Present exactly when the model is a program."""
+    weights: Path | None = None
+    """A program's initial weights, safetensors. Present exactly when the model is a program."""
+    extended: Path | None = None
+    """Last checkpoint of the job that this one goes on with; it counts while there is no checkpoint of its own."""
+    start_weights: Path | None = None
+    """Directory with the result files of the job whose weights this one begins with."""
     checkpoints: tuple[Path, ...] = ()
-    """To resume from, newest first; a damaged one is passed over with a line in the log."""
+    """To resume from, newest first; one that cannot be used is passed over and told of: `send_rewound`."""
+    data_memory_bytes: int = 1 << 30
+    """Most memory for encoded rows, on the device or the processor; more are kept in files below `directory`."""
     threads: int | None = None
     """CPU threads of torch; None leaves torch's own choice."""
