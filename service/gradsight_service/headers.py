@@ -15,19 +15,30 @@ FORMATS_BY_ENDING = {
     ".csv": spec_pb2.DATA_FORMAT_CSV,
     ".jsonl": spec_pb2.DATA_FORMAT_JSONL,
     ".ndjson": spec_pb2.DATA_FORMAT_JSONL,
+    ".parquet": spec_pb2.DATA_FORMAT_PARQUET,
+    ".npy": spec_pb2.DATA_FORMAT_NPY,
+    ".safetensors": spec_pb2.DATA_FORMAT_SAFETENSORS,
+    ".tar": spec_pb2.DATA_FORMAT_TAR,
 }
+DATA_FORMATS = tuple(
+    spec_pb2.DataFormat.Name(known).removeprefix("DATA_FORMAT_").lower()
+    for known in dict.fromkeys(FORMATS_BY_ENDING.values())
+)
 
 
 @dataclass(frozen=True)
 class Header:
-    """The columns of a file, in its order, or what is wrong with its first line."""
+    """The columns of a file, in its order, or what is wrong with its beginning."""
 
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = ()
+    """None: the beginning does not tell them."""
     problem: str = ""
 
 
 def read_header(file: BinaryIO, data_format: spec_pb2.DataFormat.ValueType) -> Header:
     """Read at most MOST_BYTES of a file and tell its columns. Never raises for what the file holds."""
+    if data_format not in (spec_pb2.DATA_FORMAT_CSV, spec_pb2.DATA_FORMAT_JSONL):
+        return Header(columns=None)
     beginning = file.read(MOST_BYTES)
     try:
         text = _whole_lines(beginning).decode("utf-8-sig")

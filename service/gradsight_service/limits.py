@@ -98,8 +98,19 @@ JOB_ID = _text("1 to 64 characters of `a-z 0-9 -`", 64, "a-z0-9-")
 _COLUMN = _text("1 to 256 characters", 256)
 _SEED = Number(allowed="0 to 2^63 - 1", low=0)
 _STEPS = Number(allowed="1 to 100000000", low=1, high=100_000_000)
+_BLOCKS = Number(allowed="1 to 96", low=1, high=96)
+_WIDTH = Number(allowed="8 to 16384", low=8, high=16384)
+_HEADS = Number(allowed="1 to 256", low=1, high=256)
+_CONTEXT = Number(allowed="8 to 8192", low=8, high=8192)
+_TOKENS = Number(allowed="256 to 1000000", low=256, high=1_000_000)
+_CLASS = _text("names of 1 to 256 characters", 256)
+_ABOVE_0 = Number(allowed="above 0", low=0, low_open=True)
+_UP_TO_1000 = Number(allowed="above 0 to 1000", low=0, high=1000, low_open=True)
+_OPEN_SHARE = Number(allowed="above 0 to below 1", low=0, high=1, low_open=True, high_open=True)
 _SHARE = Number(allowed="0 to below 1", low=0, high=1, high_open=True)
 _FRACTION = Number(allowed="above 0 to 0.5", low=0, high=0.5, low_open=True)
+_EPSILON = Number(allowed="above 0 to 1", low=0, high=1, low_open=True)
+_CLOSED_SHARE = Number(allowed="0 to 1", low=0, high=1)
 
 LIMITS: Mapping[str, Limit] = {
     "JobSpec.name": _text("1 to 64 characters of `A-Z a-z 0-9 . _ -`", 64, "A-Za-z0-9._-"),
@@ -112,6 +123,8 @@ LIMITS: Mapping[str, Limit] = {
     "JobSpec.queue": _text("1 to 64 characters of `a-z 0-9 -`", 64, "a-z0-9-"),
     "JobSpec.priority": Number(allowed="-100 to 100", low=-100, high=100),
     "JobSpec.seed": _SEED,
+    "StartSpec.extended_job_id": JOB_ID,
+    "StartSpec.weights_job_id": JOB_ID,
     "Mlp.hidden_sizes": Items(
         allowed="at most 64 layers", most=64, value=Number(allowed="1 to 16384", low=1, high=16384)
     ),
@@ -120,6 +133,32 @@ LIMITS: Mapping[str, Limit] = {
     "TextClassifier.hidden_size": Number(allowed="0 to 16384", low=0, high=16384),
     "TextClassifier.dropout": _SHARE,
     "TextClassifier.max_vocabulary": Number(allowed="16 to 1000000", low=16, high=1_000_000),
+    "TextTransformer.layers": _BLOCKS,
+    "TextTransformer.width": _WIDTH,
+    "TextTransformer.heads": _HEADS,
+    "TextTransformer.dropout": _SHARE,
+    "TextTransformer.context_length": _CONTEXT,
+    "TextTransformer.max_vocabulary": _TOKENS,
+    "Cnn.channels": Items(
+        allowed="at most 8 stages", most=8, value=Number(allowed="1 to 4096", low=1, high=4096)
+    ),
+    "Cnn.dropout": _SHARE,
+    "Cnn.image_size": Number(allowed="8 to 1024 pixels", low=8, high=1024),
+    "Gpt.layers": _BLOCKS,
+    "Gpt.width": _WIDTH,
+    "Gpt.heads": _HEADS,
+    "Gpt.context_length": _CONTEXT,
+    "Gpt.dropout": _SHARE,
+    "Gpt.max_vocabulary": _TOKENS,
+    "ProgramModel.graph": DIGEST,
+    "ProgramModel.weights": DIGEST,
+    "RecipeModel.name": _text("1 to 64 characters of `a-z 0-9 . _ -`", 64, "a-z0-9._-"),
+    "RecipeModel.options": Items(
+        allowed="at most 64",
+        most=64,
+        key=_text("names of 1 to 64 characters of `a-z 0-9 _`", 64, "a-z0-9_"),
+        value=_text("values of 0 to 1024 characters", 1024, least=0),
+    ),
     "DataSpec.input_columns": Items(allowed="1 to 4096 names", most=4096, value=_COLUMN),
     "DataSpec.target_column": _COLUMN,
     "DataSpec.id_column": _COLUMN,
@@ -130,15 +169,43 @@ LIMITS: Mapping[str, Limit] = {
     "SplitSpec.test_fraction": _FRACTION,
     "SplitSpec.seed": _SEED,
     "CrossEntropy.label_smoothing": _SHARE,
-    "OptimizerSpec.learning_rate": Number(allowed="above 0 to 1000", low=0, high=1000, low_open=True),
+    "CrossEntropy.class_weights": Items(
+        allowed="at most 1000 classes", most=1000, key=_CLASS, value=_UP_TO_1000
+    ),
+    "BinaryCrossEntropy.separator": _text("1 to 8 characters", 8),
+    "Huber.delta": _UP_TO_1000,
+    "OptimizerSpec.learning_rate": _UP_TO_1000,
     "OptimizerSpec.weight_decay": Number(allowed="0 to 10", low=0, high=10),
-    "OptimizerSpec.max_gradient_norm": Number(allowed="above 0", low=0, low_open=True),
+    "OptimizerSpec.max_gradient_norm": _ABOVE_0,
+    "OptimizerSpec.max_gradient_value": _ABOVE_0,
+    "OptimizerSpec.accumulation_steps": Number(allowed="1 to 1024", low=1, high=1024),
+    "OptimizerSpec.average_decay": _SHARE,
     "AdamW.beta1": _SHARE,
     "AdamW.beta2": _SHARE,
-    "AdamW.epsilon": Number(allowed="above 0 to 1", low=0, high=1, low_open=True),
+    "AdamW.epsilon": _EPSILON,
     "Sgd.momentum": _SHARE,
+    "Adam.beta1": _SHARE,
+    "Adam.beta2": _SHARE,
+    "Adam.epsilon": _EPSILON,
+    "Adafactor.beta2_decay": Number(allowed="-1 to 0", low=-1, high=0),
+    "Adafactor.clipping_threshold": _UP_TO_1000,
+    "Muon.momentum": _SHARE,
+    "Muon.iterations": Number(allowed="1 to 20", low=1, high=20),
     "ScheduleSpec.warmup_fraction": Number(allowed="0 to 0.9", low=0, high=0.9),
-    "CosineSchedule.final_fraction": Number(allowed="0 to 1", low=0, high=1),
+    "CosineSchedule.final_fraction": _CLOSED_SHARE,
+    "LinearSchedule.final_fraction": _CLOSED_SHARE,
+    "OneCycleSchedule.rise_fraction": _OPEN_SHARE,
+    "OneCycleSchedule.initial_fraction": _CLOSED_SHARE,
+    "OneCycleSchedule.final_fraction": _CLOSED_SHARE,
+    "StepSchedule.factor": _OPEN_SHARE,
+    "StepSchedule.milestones": Items(
+        allowed="at most 64",
+        most=64,
+        value=Number(allowed="each above 0 to below 1", low=0, high=1, low_open=True, high_open=True),
+    ),
+    "PlateauSchedule.factor": _OPEN_SHARE,
+    "PlateauSchedule.patience": Number(allowed="1 to 1000", low=1, high=1000),
+    "PlateauSchedule.final_fraction": _CLOSED_SHARE,
     "BudgetSpec.steps": _STEPS,
     "BudgetSpec.epochs": Number(allowed="1 to 100000", low=1, high=100_000),
     "BudgetSpec.timeout": Span(allowed="1 s to 30 days", low=1, high=30 * 86400),
@@ -147,9 +214,11 @@ LIMITS: Mapping[str, Limit] = {
     "EvaluationSpec.category_impacts": Items(
         allowed="at most 1000 categories",
         most=1000,
-        key=_text("names of 1 to 256 characters", 256),
+        key=_CLASS,
         value=Number(allowed="0 to 1000", low=0, high=1000),
     ),
+    "EvaluationSpec.patience": Number(allowed="1 to 10000", low=1, high=10_000),
+    "EvaluationSpec.min_improvement": Number(allowed="0 to 1000", low=0, high=1000),
     "MonitoringSpec.probe_interval_steps": Number(allowed="1 to 1000000", low=1, high=1_000_000),
     "CheckpointSpec.interval": Span(allowed="0.05 s to 1 day", low=0.05, high=86400),
     "CheckpointSpec.interval_steps": _STEPS,
@@ -158,39 +227,10 @@ LIMITS: Mapping[str, Limit] = {
     "ResourceSpec.threads": Number(allowed="1 to 1024", low=1, high=1024),
 }
 
-NOT_SUPPORTED_YET: frozenset[str] = frozenset(
-    {
-        "ModelSpec.program",
-        "ModelSpec.recipe",
-        "BuiltinModel.text_transformer",
-        "BuiltinModel.cnn",
-        "BuiltinModel.gpt",
-        "DataSource.uri",
-        "ObjectiveSpec.binary_cross_entropy",
-        "ObjectiveSpec.mean_squared_error",
-        "ObjectiveSpec.huber",
-        "ObjectiveSpec.mean_absolute_error",
-        "ObjectiveSpec.causal_language_model",
-        "OptimizerSpec.adam",
-        "OptimizerSpec.adafactor",
-        "OptimizerSpec.muon",
-        "ScheduleSpec.linear",
-        "ScheduleSpec.one_cycle",
-        "ScheduleSpec.step",
-        "ScheduleSpec.plateau",
-        "EvaluationSpec.patience",
-    }
-)
+NOT_SUPPORTED_YET: frozenset[str] = frozenset({"DataSource.uri"})
 """Fields that the contract declares for later versions."""
 
 NOT_SUPPORTED_YET_VALUES: Mapping[str, frozenset[int]] = {
-    "DataFormat": frozenset(
-        {
-            spec_pb2.DATA_FORMAT_PARQUET,
-            spec_pb2.DATA_FORMAT_NPY,
-            spec_pb2.DATA_FORMAT_SAFETENSORS,
-        }
-    ),
     "MonitoringPolicy": frozenset({spec_pb2.MONITORING_POLICY_REPAIR, spec_pb2.MONITORING_POLICY_STOP}),
 }
 """Enum values that the contract declares for later versions."""

@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 from gradsight._reasons import Reason
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_service.calls import Context
-from gradsight_service.defaults import TEXT_COLUMN, architecture_of
+from gradsight_service.defaults import MODELS, model_of
 from gradsight_service.errors import Violation
-from gradsight_service.headers import FORMATS_BY_ENDING, Header, read_header
+from gradsight_service.headers import DATA_FORMATS, FORMATS_BY_ENDING, Header, read_header
 from gradsight_service.limits import DIGEST, JOB_ID, shown
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import SPLITS
@@ -25,6 +25,7 @@ from gradsight_store.operations import JobRef
 _KNOWN_FOR_S = 10.0
 _KEPT = 1024
 _FORMATS = frozenset({spec_pb2.DATA_FORMAT_UNSPECIFIED, *FORMATS_BY_ENDING.values()})
+_NAMES = ", ".join(DATA_FORMATS)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -78,7 +79,7 @@ class References:
             if ending not in FORMATS_BY_ENDING:
                 return Violation(
                     path=f"{path}.format",
-                    message=f"got none, and the file name {shown(record.filename)} does not tell, allowed csv, jsonl",
+                    message=f"got none, and the file name {shown(record.filename)} does not tell, allowed {_NAMES}",
                 )
             source.format = FORMATS_BY_ENDING[ending]
         header = await self._columns(tenant, source)
@@ -122,22 +123,24 @@ class References:
 def column_violations(spec: spec_pb2.JobSpec, headers: Mapping[str, Header]) -> Iterator[Violation]:
     """Columns that the spec names and a file lacks, by the path of the field that names them."""
     data = spec.data
-    if not headers:
+    columns = {split: header.columns for split, header in headers.items() if header.columns is not None}
+    if not columns:
         return
+    own = MODELS.get(model_of(spec))
     named = [("data.target_column", data.target_column)]
     named += [("data.id_column", data.id_column), ("data.category_column", data.category_column)]
-    if architecture_of(spec) == "text_classifier" and not data.input_columns:
-        named += [("data.input_columns", TEXT_COLUMN)]
+    if own and own.input_column and not data.input_columns:
+        named += [("data.input_columns", own.input_column)]
     named += [(f"data.input_columns[{index}]", column) for index, column in enumerate(data.input_columns)]
     for path, column in named:
-        lacking = [split for split, header in headers.items() if column and column not in header.columns]
+        lacking = [split for split, known in columns.items() if column and column not in known]
         if lacking:
             where = " and ".join(lacking)
-            hint = _nearest(column, headers[lacking[0]].columns)
+            hint = _nearest(column, columns[lacking[0]])
             yield Violation(path=path, message=f"got {shown(column)}, no column of {where}, {hint}")
-    if architecture_of(spec) == "mlp" and not data.input_columns and "train" in headers:
+    if not (own and own.input_column) and not data.input_columns and "train" in columns:
         used = {data.target_column, data.id_column, data.category_column}
-        if used.issuperset(headers["train"].columns):
+        if used.issuperset(columns["train"]):
             yield Violation(
                 path="data.input_columns", message="got none, and train has no other column to learn from"
             )

@@ -14,13 +14,15 @@ from gradsight.v1 import training_service_pb2 as pb
 from gradsight_service import requests
 from gradsight_service.artifact_servicer import MAX_CHUNK_BYTES, MAX_UPLOAD_BYTES
 from gradsight_service.calls import Context
-from gradsight_service.defaults import ARCHITECTURES, OPTIMIZERS, SCHEDULES, with_defaults
+from gradsight_service.defaults import ARCHITECTURES, OBJECTIVES, OPTIMIZERS, SCHEDULES, with_defaults
 from gradsight_service.dispatcher import Dispatcher
 from gradsight_service.errors import CallError, draining, invalid_request, refuse
 from gradsight_service.feed_hub import FeedHub
+from gradsight_service.headers import DATA_FORMATS
 from gradsight_service.history import read_history
 from gradsight_service.hub import Hub
 from gradsight_service.job_stream import JobStream
+from gradsight_service.recipes import installed_recipes
 from gradsight_service.references import References
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import spec_violations
@@ -38,8 +40,6 @@ log = structlog.get_logger()
 
 TENANT = "default"
 """The one tenant until tokens name others."""
-
-DATA_FORMATS = ("csv", "jsonl")
 
 _MOST_SCANS = 8  # pages looked through in one call for events of rare kinds; the caller goes on from there
 
@@ -205,6 +205,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         token = later[size - 1].worker_id if len(later) > size else ""
         return pb.ListWorkersResponse(workers=later[:size], next_page_token=token)
 
+    async def ListRecipes(self, request: pb.ListRecipesRequest, context: Context) -> pb.ListRecipesResponse:
+        """Return the recipes of the workers that are alive."""
+        workers = await self.store.run(list_workers(), context)
+        return pb.ListRecipesResponse(recipes=installed_recipes(workers)[: requests.MOST_IN_PAGE])
+
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
@@ -212,7 +217,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         info = pb.GetServerInfoResponse(
             version=__version__,
             schema_version=SCHEMA_VERSION,
-            architectures=list(ARCHITECTURES),
+            architectures=ARCHITECTURES,
+            objectives=OBJECTIVES,
             optimizers=OPTIMIZERS,
             schedules=SCHEDULES,
             data_formats=DATA_FORMATS,

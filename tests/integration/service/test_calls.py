@@ -159,7 +159,7 @@ def test_a_method_of_a_later_version_says_so(service: Service, refusal: Refused,
         (f'data {{ test {{ artifact: "sha256:{"0" * 64}" }} }}', "data.test.artifact", "which no file has"),
         ('evaluation { baseline_job_id: "nobody" }', "evaluation.baseline_job_id", "which no job has"),
         ("data { train { format: DATA_FORMAT_JSONL } }", "data.train.artifact", "not JSON"),
-        ("data { train { format: DATA_FORMAT_PARQUET } }", "data.train.format", "not supported yet"),
+        ('data { train { uri: "file:///etc/passwd" } }', "data.train.uri", "not supported yet"),
         ("data { batch_size: 0 }", "data.batch_size", "got 0, allowed 1 to 65536"),
     ],
 )
@@ -182,10 +182,15 @@ def test_a_spec_that_does_not_fit_is_refused_and_nothing_is_stored(
 
 def test_everything_wrong_with_a_spec_is_told_at_once(service: Service, refusal: Refused) -> None:
     spec = service.spec(
-        'priority: 999 data { target_column: "lable" batch_size: 0 } evaluation { patience: 2 }'
+        'priority: 999 data { target_column: "lable" batch_size: 0 } evaluation { min_improvement: -1 }'
     )
     refused = refusal(lambda: service.training.CreateJob(pb.CreateJobRequest(spec=spec)))
-    assert set(refused.fields) == {"priority", "data.target_column", "data.batch_size", "evaluation.patience"}
+    assert set(refused.fields) == {
+        "priority",
+        "data.target_column",
+        "data.batch_size",
+        "evaluation.min_improvement",
+    }
     assert refused.reason == "INVALID_FIELD"
     assert refused.message.endswith("and 3 more")
 
@@ -241,7 +246,11 @@ def test_a_message_beyond_the_limit_is_refused(service: Service, refusal: Refuse
 def test_the_server_tells_what_it_can_do(service: Service) -> None:
     info = service.training.GetServerInfo(pb.GetServerInfoRequest())
     assert info.schema_version == 1
-    assert list(info.architectures) == ["mlp", "text_classifier"]
+    assert list(info.architectures) == ["mlp", "text_classifier", "text_transformer", "cnn", "gpt"]
+    assert list(info.optimizers) == ["adamw", "sgd", "adam", "adafactor", "muon"]
+    assert list(info.schedules) == ["constant", "cosine", "linear", "one_cycle", "step", "plateau"]
+    assert list(info.data_formats) == ["csv", "jsonl", "parquet", "npy", "safetensors", "tar"]
+    assert info.objectives[0] == "cross_entropy" and len(info.objectives) == 6
     assert abs(info.time.ToSeconds() - time.time()) < 60
 
 

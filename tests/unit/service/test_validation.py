@@ -13,6 +13,7 @@ DIGEST = "sha256:" + "0a" * 32
 MODEL = "model { builtin { mlp {} } }"
 TRAIN = f'train {{ artifact: "{DIGEST}" }}'
 SOUND = f'{MODEL} data {{ {TRAIN} target_column: "label" }}'
+SOUND_LANGUAGE = f"model {{ builtin {{ gpt {{}} }} }} data {{ {TRAIN} }}"
 
 # Per field: what to add to a sound spec, the path, what was got, what is allowed.
 BROKEN: dict[str, list[tuple[str, str, str, str]]] = {
@@ -87,6 +88,271 @@ BROKEN: dict[str, list[tuple[str, str, str, str]]] = {
             "15",
             "16 to 1000000",
         )
+    ],
+    "TextTransformer.layers": [
+        (
+            "model { builtin { text_transformer { layers: 97 } } }",
+            "model.builtin.text_transformer.layers",
+            "97",
+            "1 to 96",
+        )
+    ],
+    "TextTransformer.width": [
+        (
+            "model { builtin { text_transformer { width: 7 } } }",
+            "model.builtin.text_transformer.width",
+            "7",
+            "8 to 16384",
+        )
+    ],
+    "TextTransformer.heads": [
+        (
+            "model { builtin { text_transformer { heads: 257 } } }",
+            "model.builtin.text_transformer.heads",
+            "257",
+            "1 to 256",
+        )
+    ],
+    "TextTransformer.dropout": [
+        (
+            "model { builtin { text_transformer { dropout: 1 } } }",
+            "model.builtin.text_transformer.dropout",
+            "1",
+            "0 to below 1",
+        )
+    ],
+    "TextTransformer.context_length": [
+        (
+            "model { builtin { text_transformer { context_length: 8193 } } }",
+            "model.builtin.text_transformer.context_length",
+            "8193",
+            "8 to 8192",
+        )
+    ],
+    "TextTransformer.max_vocabulary": [
+        (
+            "model { builtin { text_transformer { max_vocabulary: 255 } } }",
+            "model.builtin.text_transformer.max_vocabulary",
+            "255",
+            "256 to 1000000",
+        )
+    ],
+    "Cnn.channels": [
+        (
+            "model { builtin { cnn { channels: [8, 4097] } } }",
+            "model.builtin.cnn.channels[1]",
+            "4097",
+            "1 to 4096",
+        ),
+        (
+            f"model {{ builtin {{ cnn {{ channels: {[8] * 9} }} }} }}",
+            "model.builtin.cnn.channels",
+            "9",
+            "at most 8 stages",
+        ),
+    ],
+    "Cnn.dropout": [
+        (
+            "model { builtin { cnn { dropout: nan } } }",
+            "model.builtin.cnn.dropout",
+            "nan",
+            "0 to below 1, finite",
+        )
+    ],
+    "Cnn.image_size": [
+        (
+            "model { builtin { cnn { image_size: 4 } } }",
+            "model.builtin.cnn.image_size",
+            "4",
+            "8 to 1024 pixels",
+        )
+    ],
+    "Gpt.layers": [("model { builtin { gpt { layers: 0 } } }", "model.builtin.gpt.layers", "0", "1 to 96")],
+    "Gpt.width": [
+        ("model { builtin { gpt { width: 16385 } } }", "model.builtin.gpt.width", "16385", "8 to 16384")
+    ],
+    "Gpt.heads": [("model { builtin { gpt { heads: 0 } } }", "model.builtin.gpt.heads", "0", "1 to 256")],
+    "Gpt.context_length": [
+        (
+            "model { builtin { gpt { context_length: 7 } } }",
+            "model.builtin.gpt.context_length",
+            "7",
+            "8 to 8192",
+        )
+    ],
+    "Gpt.dropout": [
+        ("model { builtin { gpt { dropout: -0.5 } } }", "model.builtin.gpt.dropout", "-0.5", "0 to below 1")
+    ],
+    "Gpt.max_vocabulary": [
+        (
+            "model { builtin { gpt { max_vocabulary: 1000001 } } }",
+            "model.builtin.gpt.max_vocabulary",
+            "1000001",
+            "256 to 1000000",
+        )
+    ],
+    "ProgramModel.graph": [
+        (
+            f'model {{ program {{ graph: "md5:1" weights: "{DIGEST}" }} }}',
+            "model.program.graph",
+            '"md5:1"',
+            "`sha256:`",
+        )
+    ],
+    "ProgramModel.weights": [
+        (
+            f'model {{ program {{ graph: "{DIGEST}" weights: "w" }} }}',
+            "model.program.weights",
+            '"w"',
+            "`sha256:`",
+        )
+    ],
+    "RecipeModel.name": [
+        (
+            'model { recipe { name: "os; rm" } }',
+            "model.recipe.name",
+            '"os; rm"',
+            "1 to 64 characters of `a-z 0-9 . _ -`",
+        )
+    ],
+    "RecipeModel.options": [
+        (
+            'model { recipe { name: "lora" options { key: "Rank" value: "8" } } }',
+            'model.recipe.options["Rank"]',
+            '"Rank"',
+            "names of 1 to 64",
+        ),
+        (
+            f'model {{ recipe {{ name: "lora" options {{ key: "rank" value: "{"8" * 1025}" }} }} }}',
+            'model.recipe.options["rank"]',
+            "1025 characters",
+            "values of 0 to 1024",
+        ),
+    ],
+    "StartSpec.extended_job_id": [
+        (
+            'start { extended_job_id: "A" }',
+            "start.extended_job_id",
+            '"A"',
+            "1 to 64 characters of `a-z 0-9 -`",
+        )
+    ],
+    "StartSpec.weights_job_id": [
+        (
+            'start { weights_job_id: "a/b" }',
+            "start.weights_job_id",
+            '"a/b"',
+            "1 to 64 characters of `a-z 0-9 -`",
+        )
+    ],
+    "CrossEntropy.class_weights": [
+        (
+            f'objective {{ cross_entropy {{ class_weights {{ key: "rare" value: {weight} }} }} }}',
+            'objective.cross_entropy.class_weights["rare"]',
+            weight,
+            "above 0 to 1000",
+        )
+        for weight in ("0", "-1", "1001", "nan", "inf")
+    ],
+    "BinaryCrossEntropy.separator": [
+        (
+            f'objective {{ binary_cross_entropy {{ separator: "{separator}" }} }}',
+            "objective.binary_cross_entropy.separator",
+            got,
+            "1 to 8 characters",
+        )
+        for separator, got in (("", '""'), ("|" * 9, "9 characters"))
+    ],
+    "Huber.delta": [("objective { huber { delta: 0 } }", "objective.huber.delta", "0", "above 0 to 1000")],
+    "OptimizerSpec.max_gradient_value": [
+        ("optimizer { max_gradient_value: -1 }", "optimizer.max_gradient_value", "-1", "above 0")
+    ],
+    "OptimizerSpec.accumulation_steps": [
+        ("optimizer { accumulation_steps: 0 }", "optimizer.accumulation_steps", "0", "1 to 1024"),
+        ("optimizer { accumulation_steps: 1025 }", "optimizer.accumulation_steps", "1025", "1 to 1024"),
+    ],
+    "OptimizerSpec.average_decay": [
+        ("optimizer { average_decay: 1 }", "optimizer.average_decay", "1", "0 to below 1")
+    ],
+    "Adam.beta1": [("optimizer { adam { beta1: 1 } }", "optimizer.adam.beta1", "1", "0 to below 1")],
+    "Adam.beta2": [
+        ("optimizer { adam { beta2: nan } }", "optimizer.adam.beta2", "nan", "0 to below 1, finite")
+    ],
+    "Adam.epsilon": [("optimizer { adam { epsilon: 2 } }", "optimizer.adam.epsilon", "2", "above 0 to 1")],
+    "Adafactor.beta2_decay": [
+        ("optimizer { adafactor { beta2_decay: 0.8 } }", "optimizer.adafactor.beta2_decay", "0.8", "-1 to 0")
+    ],
+    "Adafactor.clipping_threshold": [
+        (
+            "optimizer { adafactor { clipping_threshold: 0 } }",
+            "optimizer.adafactor.clipping_threshold",
+            "0",
+            "above 0 to 1000",
+        )
+    ],
+    "Muon.momentum": [("optimizer { muon { momentum: 1 } }", "optimizer.muon.momentum", "1", "0 to below 1")],
+    "Muon.iterations": [
+        ("optimizer { muon { iterations: 21 } }", "optimizer.muon.iterations", "21", "1 to 20")
+    ],
+    "LinearSchedule.final_fraction": [
+        ("schedule { linear { final_fraction: -1 } }", "schedule.linear.final_fraction", "-1", "0 to 1")
+    ],
+    "OneCycleSchedule.rise_fraction": [
+        (
+            "schedule { one_cycle { rise_fraction: 1 } }",
+            "schedule.one_cycle.rise_fraction",
+            "1",
+            "above 0 to below 1",
+        )
+    ],
+    "OneCycleSchedule.initial_fraction": [
+        (
+            "schedule { one_cycle { initial_fraction: 2 } }",
+            "schedule.one_cycle.initial_fraction",
+            "2",
+            "0 to 1",
+        )
+    ],
+    "OneCycleSchedule.final_fraction": [
+        (
+            "schedule { one_cycle { final_fraction: inf } }",
+            "schedule.one_cycle.final_fraction",
+            "inf",
+            "0 to 1, finite",
+        )
+    ],
+    "StepSchedule.factor": [
+        ("schedule { step { factor: 1 } }", "schedule.step.factor", "1", "above 0 to below 1")
+    ],
+    "StepSchedule.milestones": [
+        (
+            "schedule { step { milestones: [0.5, 1] } }",
+            "schedule.step.milestones[1]",
+            "1",
+            "each above 0 to below 1",
+        ),
+        (
+            f"schedule {{ step {{ milestones: {[n / 66 for n in range(1, 66)]} }} }}",
+            "schedule.step.milestones",
+            "65",
+            "at most 64",
+        ),
+    ],
+    "PlateauSchedule.factor": [
+        ("schedule { plateau { factor: 0 } }", "schedule.plateau.factor", "0", "above 0 to below 1")
+    ],
+    "PlateauSchedule.patience": [
+        ("schedule { plateau { patience: 1001 } }", "schedule.plateau.patience", "1001", "1 to 1000")
+    ],
+    "PlateauSchedule.final_fraction": [
+        ("schedule { plateau { final_fraction: 1.5 } }", "schedule.plateau.final_fraction", "1.5", "0 to 1")
+    ],
+    "EvaluationSpec.patience": [
+        ("evaluation { patience: 0 }", "evaluation.patience", "0", "1 to 10000"),
+        ("evaluation { patience: 10001 }", "evaluation.patience", "10001", "1 to 10000"),
+    ],
+    "EvaluationSpec.min_improvement": [
+        ("evaluation { min_improvement: nan }", "evaluation.min_improvement", "nan", "0 to 1000, finite")
     ],
     "DataSpec.input_columns": [
         ('data { input_columns: ["a", ""] }', "data.input_columns[1]", '""', "1 to 256 characters"),
@@ -241,9 +507,27 @@ def violations_of(*parts: str) -> list[Violation]:
     return spec_violations(spec)
 
 
-def test_model_data_and_target_are_enough() -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        "builtin { text_classifier {} }",
+        "builtin { text_transformer {} }",
+        "builtin { cnn {} }",
+        f'program {{ graph: "{DIGEST}" weights: "{DIGEST}" }}',
+        'recipe { name: "lora" }',
+    ],
+)
+def test_model_data_and_target_are_enough(model: str) -> None:
     assert violations_of(SOUND) == []
-    assert violations_of(SOUND, "model { builtin { text_classifier {} } }") == []
+    assert violations_of(SOUND, f"model {{ {model} }}") == []
+
+
+def test_a_language_model_needs_no_target() -> None:
+    assert violations_of(SOUND_LANGUAGE) == []
+    spoken = (
+        f'{SOUND_LANGUAGE} model {{ recipe {{ name: "lora" }} }} objective {{ causal_language_model {{}} }}'
+    )
+    assert violations_of(spoken) == []
 
 
 def test_every_limit_has_a_broken_example() -> None:
@@ -254,7 +538,7 @@ def test_every_limit_has_a_broken_example() -> None:
     ("part", "path", "got", "allowed"), [case for cases in BROKEN.values() for case in cases]
 )
 def test_a_field_out_of_its_limits_is_named(part: str, path: str, got: str, allowed: str) -> None:
-    (violation,) = violations_of(SOUND, part)
+    (violation,) = violations_of(SOUND_LANGUAGE if "gpt {" in part else SOUND, part)
     assert violation.path == path
     assert violation.message.startswith(f"got {got}")
     assert allowed in violation.message.partition(", allowed ")[2]
@@ -275,6 +559,14 @@ def test_a_field_out_of_its_limits_is_named(part: str, path: str, got: str, allo
         (f'{MODEL} data {{ train {{}} target_column: "y" }}', "data.train", "data.train.artifact"),
         (f"{SOUND} data {{ validation {{}} }}", "data.validation", "data.validation.artifact"),
         (f"{MODEL} data {{ {TRAIN} }}", "data.target_column", "expected output"),
+        (
+            f'{SOUND} model {{ program {{ weights: "{DIGEST}" }} }}',
+            "model.program.graph",
+            "what gradsight.export made",
+        ),
+        (f'{SOUND} model {{ program {{ graph: "{DIGEST}" }} }}', "model.program.weights", "its digest"),
+        (f"{SOUND} model {{ recipe {{}} }}", "model.recipe.name", "ListRecipes"),
+        (f"{SOUND} start {{}}", "start", "start.extended_job_id"),
     ],
 )
 def test_a_required_field_is_named(spec: str, path: str, allowed: str) -> None:
@@ -314,6 +606,72 @@ def test_a_required_field_is_named(spec: str, path: str, allowed: str) -> None:
             "evaluation.category_impacts",
             "without data.category_column",
         ),
+        (
+            "objective { cross_entropy { class_weighting: CLASS_WEIGHTING_BALANCED "
+            'class_weights { key: "a" value: 2 } } }',
+            "objective.cross_entropy.class_weights",
+            "got weights beside class_weighting balanced, allowed one of the two",
+        ),
+        (
+            "model { builtin { gpt {} } } objective { cross_entropy {} }",
+            "objective.cross_entropy",
+            "got cross_entropy for gpt, allowed causal_language_model",
+        ),
+        (
+            "model { builtin { gpt {} } }",
+            "data.target_column",
+            'got "label", allowed none with causal_language_model',
+        ),
+        (
+            'objective { causal_language_model {} } data { target_column: "" }',
+            "objective.causal_language_model",
+            "got causal_language_model for mlp, allowed for gpt, program, recipe",
+        ),
+        (
+            'model { builtin { cnn {} } } data { input_columns: ["front", "back"] }',
+            "data.input_columns",
+            "got 2 columns, allowed 1 for cnn: the image",
+        ),
+        (
+            "model { builtin { text_transformer { width: 100 heads: 3 } } }",
+            "model.builtin.text_transformer.heads",
+            "got 3 with a width of 100, allowed a divisor",
+        ),
+        (
+            "optimizer { accumulation_steps: 65 }",
+            "optimizer.accumulation_steps",
+            "got 65 with a batch of 64 rows, allowed 1 to 64",
+        ),
+        (
+            "optimizer { accumulation_steps: 3 } data { batch_size: 2 }",
+            "optimizer.accumulation_steps",
+            "got 3 with a batch of 2 rows, allowed 1 to 2",
+        ),
+        (
+            "schedule { warmup_fraction: 0.1 one_cycle {} }",
+            "schedule.warmup_fraction",
+            "got 0.1 with one_cycle, allowed 0",
+        ),
+        (
+            "schedule { step { milestones: [0.5, 0.5] } }",
+            "schedule.step.milestones[1]",
+            "got 0.5 after 0.5, allowed rising",
+        ),
+        (
+            "evaluation { patience: 3 } budget { epochs: 3 }",
+            "evaluation.patience",
+            "got 3 with 3 evaluations in the budget, allowed below 3",
+        ),
+        (
+            "evaluation { patience: 3 interval_steps: 50 } budget { steps: 101 }",
+            "evaluation.patience",
+            "got 3 with 3 evaluations",
+        ),
+        (
+            "compute { precision: PRECISION_FLOAT16 }",
+            "compute.precision",
+            "got float16, allowed with resources.device_class cuda only",
+        ),
     ],
 )
 def test_a_forbidden_combination_is_named(part: str, path: str, message: str) -> None:
@@ -335,7 +693,12 @@ def test_a_forbidden_combination_is_named(part: str, path: str, message: str) ->
             "model.builtin.mlp.normalization",
             "got 9, allowed none, batch, layer",
         ),
-        ("data { train { format: 99 } }", "data.train.format", "got 99, allowed csv, jsonl"),
+        (
+            "data { train { format: 99 } }",
+            "data.train.format",
+            "got 99, allowed csv, jsonl, parquet, npy, safetensors, tar",
+        ),
+        ("compute { precision: 7 }", "compute.precision", "got 7, allowed float32, bfloat16, float16"),
         ("monitoring { policy: 8 }", "monitoring.policy", "got 8, allowed advise"),
         ("resources { device_class: 5 }", "resources.device_class", "got 5, allowed cpu, cuda"),
     ],
@@ -348,32 +711,7 @@ def test_an_unknown_enum_value_is_refused(part: str, path: str, message: str) ->
 @pytest.mark.parametrize(
     ("part", "path", "supported"),
     [
-        ("model { program {} }", "model.program", "builtin"),
-        ("model { recipe {} }", "model.recipe", "builtin"),
-        ("model { builtin { gpt {} } }", "model.builtin.gpt", "mlp, text_classifier"),
-        ("model { builtin { cnn {} } }", "model.builtin.cnn", "mlp, text_classifier"),
-        (
-            "model { builtin { text_transformer {} } }",
-            "model.builtin.text_transformer",
-            "mlp, text_classifier",
-        ),
         ('data { train { uri: "file:///etc/passwd" } }', "data.train.uri", "artifact"),
-        ("data { train { format: DATA_FORMAT_PARQUET } }", "data.train.format", "csv, jsonl"),
-        ("data { train { format: DATA_FORMAT_NPY } }", "data.train.format", "csv, jsonl"),
-        ("data { train { format: DATA_FORMAT_SAFETENSORS } }", "data.train.format", "csv, jsonl"),
-        ("objective { binary_cross_entropy {} }", "objective.binary_cross_entropy", "cross_entropy"),
-        ("objective { mean_squared_error {} }", "objective.mean_squared_error", "cross_entropy"),
-        ("objective { huber {} }", "objective.huber", "cross_entropy"),
-        ("objective { mean_absolute_error {} }", "objective.mean_absolute_error", "cross_entropy"),
-        ("objective { causal_language_model {} }", "objective.causal_language_model", "cross_entropy"),
-        ("optimizer { adam {} }", "optimizer.adam", "adamw, sgd"),
-        ("optimizer { adafactor {} }", "optimizer.adafactor", "adamw, sgd"),
-        ("optimizer { muon {} }", "optimizer.muon", "adamw, sgd"),
-        ("schedule { linear {} }", "schedule.linear", "constant, cosine"),
-        ("schedule { one_cycle {} }", "schedule.one_cycle", "constant, cosine"),
-        ("schedule { step {} }", "schedule.step", "constant, cosine"),
-        ("schedule { plateau {} }", "schedule.plateau", "constant, cosine"),
-        ("evaluation { patience: 3 }", "evaluation.patience", "leaving it out"),
         ("monitoring { policy: MONITORING_POLICY_REPAIR }", "monitoring.policy", "advise"),
         ("monitoring { policy: MONITORING_POLICY_STOP }", "monitoring.policy", "advise"),
         ("resources { device_count: 2 }", "resources.device_count", "1 device"),
@@ -385,6 +723,22 @@ def test_an_option_of_a_later_version_is_refused_as_such(part: str, path: str, s
     assert violation.message == f"not supported yet; this version supports {supported}" + (
         " in a job" if path == "resources.device_count" else ""
     )
+
+
+def test_what_fits_together_is_allowed() -> None:
+    for part in (
+        "compute { precision: PRECISION_FLOAT16 } resources { device_class: DEVICE_CLASS_CUDA }",
+        "compute { precision: PRECISION_BFLOAT16 compiled: true deterministic: true }",
+        'objective { cross_entropy { class_weights { key: "a" value: 2 } } }',
+        "optimizer { muon {} accumulation_steps: 64 average_decay: 0.99 max_gradient_value: 1 }",
+        "schedule { step { milestones: [0.1, 0.9] } }",
+        "schedule { one_cycle {} warmup_fraction: 0 }",
+        "evaluation { patience: 19 min_improvement: 0.01 }",
+        "evaluation { patience: 100 interval_steps: 5 }",
+        'start { weights_job_id: "a-1" }',
+        "result { onnx: true }",
+    ):
+        assert violations_of(SOUND, part) == []
 
 
 def test_all_violations_are_reported_together() -> None:
