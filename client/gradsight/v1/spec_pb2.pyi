@@ -368,8 +368,9 @@ class StartSpec(google.protobuf.message.Message):
     EXTENDED_JOB_ID_FIELD_NUMBER: builtins.int
     WEIGHTS_JOB_ID_FIELD_NUMBER: builtins.int
     extended_job_id: builtins.str
-    """Job to go on with: its last training state, its rows and its spec; only the budget may differ, and what does not bear on the
-    numbers (name, labels, queue, priority, timeout, checkpoints). Must have succeeded. 1 to 64 characters of `a-z 0-9 -`.
+    """Job to go on with: its last training state, its rows and its spec; only the budget, which must be larger than what was done, may
+    differ, and what does not bear on the numbers (name, labels, queue, priority, timeout, checkpoints, evaluation.patience, result).
+    Must have succeeded. 1 to 64 characters of `a-z 0-9 -`.
     """
     weights_job_id: builtins.str
     """Job whose kept weights, preprocessing and classes this one begins with; step, optimizer and schedule begin anew. Its model must
