@@ -5,7 +5,15 @@ import asyncio
 import structlog
 
 from gradsight_service.store_access import StoreAccess
-from gradsight_store.dispatch import WaitingJob, assign, choose, idle_workers, waiting_jobs
+from gradsight_store.dispatch import (
+    WaitingJob,
+    assign,
+    choose,
+    idle_workers,
+    queues_of,
+    recipes_of,
+    waiting_jobs,
+)
 from gradsight_store.errors import StoreError
 from gradsight_store.operations import Answer, new_operation_id
 from gradsight_store.transport import enqueue_attempt
@@ -79,7 +87,9 @@ class Dispatcher:
         if not idle:
             return False
         # As many of each line as could start: a long line costs no more than a short one.
-        waiting = await self._store.run(waiting_jobs(len(idle), queues={worker.queue for worker in idle}))
+        waiting = await self._store.run(
+            waiting_jobs(len(idle), queues=queues_of(idle), recipes=recipes_of(idle))
+        )
         pairs = choose(waiting, idle)
         handed = await asyncio.gather(*(self._hand(job, worker.worker_id) for job, worker in pairs))
         return any(handed)

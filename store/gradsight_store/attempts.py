@@ -1,6 +1,6 @@
 """What the holder of a job may do, always checked against its term: a stale one is FENCED and changes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
@@ -119,16 +119,34 @@ def record_checkpoint(
     Raises:
         JobNotFound: There is no such job.
     """
-    before: list[artifact_pb2.Artifact] = []
 
     def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
-        before[:] = record.checkpoints
         return rules.checkpoint(record, now_ms, term=term, artifact=artifact, seconds=seconds)
 
-    outcome = yield from change(ref, rule, operation_id=operation_id)
-    kept = {checkpoint.digest for checkpoint in outcome.stored.record.checkpoints}
-    dropped = tuple(checkpoint for checkpoint in before if checkpoint.digest not in kept)
-    return Changed(outcome.answer, outcome.stored.job(), dropped)
+    return (yield from _changed(ref, rule, operation_id))
+
+
+def rewind(
+    ref: JobRef, term: int, *, step: int, reason: str, unusable: Collection[str], operation_id: str
+) -> Operation[Changed]:
+    """Say that the running attempt begins at another step, and let go of checkpoints that cannot be used.
+
+    Args:
+        ref: The job.
+        term: The caller's.
+        step: Optimizer steps that are done, in place of the claim's.
+        reason: Why, for people.
+        unusable: Digests of the checkpoints.
+        operation_id: Knows this call again.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+
+    def rule(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        return rules.rewind(record, now_ms, term=term, step=step, reason=reason, unusable=unusable)
+
+    return (yield from _changed(ref, rule, operation_id))
 
 
 def finish(
@@ -178,8 +196,16 @@ def release(ref: JobRef, term: int, *, error: state_pb2.JobError, operation_id: 
 
 
 def _changed(ref: JobRef, rule: Rule, operation_id: str) -> Operation[Changed]:
-    outcome: Outcome = yield from change(ref, rule, operation_id=operation_id)
-    return Changed(outcome.answer, outcome.stored.job())
+    before: list[artifact_pb2.Artifact] = []
+
+    def remembering(record: record_pb2.JobRecord, now_ms: int) -> rules.Verdict:
+        before[:] = record.checkpoints
+        return rule(record, now_ms)
+
+    outcome: Outcome = yield from change(ref, remembering, operation_id=operation_id)
+    kept = {checkpoint.digest for checkpoint in outcome.stored.record.checkpoints}
+    dropped = tuple(checkpoint for checkpoint in before if checkpoint.digest not in kept)
+    return Changed(outcome.answer, outcome.stored.job(), dropped)
 
 
 def _answer(ref: JobRef, what: bytes) -> Answer:

@@ -2,7 +2,7 @@
 
 ```python
 idle = await store.run(idle_workers())
-waiting = await store.run(waiting_jobs(len(idle), queues={worker.queue for worker in idle}))
+waiting = await store.run(waiting_jobs(len(idle), queues=queues_of(idle), recipes=recipes_of(idle)))
 for job, worker in choose(waiting, idle):
     assigned = await store.run(assign(job.ref, worker.worker_id, operation_id=new_operation_id()))
     if assigned.answer is not Answer.FENCED:
@@ -10,8 +10,9 @@ for job, worker in choose(waiting, idle):
 ```
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from gradsight.v1 import spec_pb2, worker_pb2
 from gradsight_store import keys, rules
@@ -33,6 +34,8 @@ class WaitingJob:
     priority: int
     waiting_since_ms: int
     avoided_worker_id: str = ""
+    recipe: str = ""
+    """Name of the recipe that its worker must have; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,32 @@ class Assigned:
     term: int
 
 
-def waiting_jobs(limit: int, *, queues: Collection[str] | None = None) -> Operation[list[WaitingJob]]:
+def waiting_jobs(
+    limit: int, *, queues: Collection[str] | None = None, recipes: Collection[str] = ()
+) -> Operation[list[WaitingJob]]:
     """The waiting jobs of all tenants, best first: higher priority, then longer wait.
 
-    At most `limit` of each queue and device class, so that a line nobody serves hides no other. `queues` None: of all.
+    At most `limit` of each queue, device class and recipe, so that a line nobody serves hides no other. `queues` None:
+    of all. Jobs that need a recipe are among them for the named `recipes` only.
     """
     if queues is None:
         (names,) = yield Pipeline([("SMEMBERS", keys.QUEUES)])
         queues = [name.decode() for name in names]
-    lines = [(queue, device_class) for queue in queues for device_class in DEVICE_CLASSES]
+    lines = list(product(queues, DEVICE_CLASSES, ("", *sorted(recipes))))
     if not lines:
         return []
     replies = yield Pipeline([("ZRANGE", keys.waiting(*line), 0, limit - 1, "WITHSCORES") for line in lines])
-    found: list[tuple[float, JobRef, str, int]] = []
-    for (queue, device_class), reply in zip(lines, replies, strict=True):
+    found: list[tuple[float, JobRef, tuple[str, int, str]]] = []
+    for line, reply in zip(lines, replies, strict=True):
         for member, score in zip(reply[::2], reply[1::2], strict=True):
-            found.append((float(score), keys.parse_member(member), queue, device_class))
+            found.append((float(score), keys.parse_member(member), line))
     if not found:
         return []
     found.sort()
-    avoided = yield Pipeline([("HGET", keys.job(ref), "avoided") for _, ref, _, _ in found])
+    avoided = yield Pipeline([("HGET", keys.job(ref), "avoided") for _, ref, _ in found])
     return [
-        WaitingJob(ref, queue, device_class, *parse_waiting_score(score), (worker or b"").decode())
-        for (score, ref, queue, device_class), worker in zip(found, avoided, strict=True)
+        WaitingJob(ref, queue, device_class, *parse_waiting_score(score), (worker or b"").decode(), recipe)
+        for (score, ref, (queue, device_class, recipe)), worker in zip(found, avoided, strict=True)
     ]
 
 
@@ -75,10 +81,20 @@ def idle_workers() -> Operation[list[worker_pb2.Worker]]:
     return [worker for worker in workers if worker.state == worker_pb2.WORKER_STATE_IDLE]
 
 
+def queues_of(workers: Iterable[worker_pb2.Worker]) -> set[str]:
+    """The queues that workers serve."""
+    return {worker.queue for worker in workers}
+
+
+def recipes_of(workers: Iterable[worker_pb2.Worker]) -> set[str]:
+    """Names of the recipes that any of the workers has."""
+    return {recipe.name for worker in workers for recipe in worker.recipes}
+
+
 def choose(
     waiting: Sequence[WaitingJob], idle: Sequence[worker_pb2.Worker]
 ) -> list[tuple[WaitingJob, worker_pb2.Worker]]:
-    """Pair jobs, best first, with workers of their queue and class.
+    """Pair jobs, best first, with workers of their queue and class that have their recipe.
 
     A job's avoided worker is taken only when no other idle worker fits. A job for any device takes a CUDA device
     when one is free.
@@ -115,7 +131,8 @@ def assign(ref: JobRef, worker_id: str, *, operation_id: str) -> Operation[Assig
 
 def _fits(job: WaitingJob, worker: worker_pb2.Worker) -> bool:
     wanted = (spec_pb2.DEVICE_CLASS_UNSPECIFIED, worker.device_class)
-    return job.queue == worker.queue and job.device_class in wanted
+    recipe = not job.recipe or job.recipe in recipes_of([worker])
+    return job.queue == worker.queue and job.device_class in wanted and recipe
 
 
 def _reluctance(job: WaitingJob, worker: worker_pb2.Worker) -> tuple[bool, bool, str]:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gradsight.v1 import job_pb2, spec_pb2, state_pb2
+from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_store import keys, rules
 from gradsight_store.commits import CommitReply, Guard, change, commit_command, lease_ms
-from gradsight_store.errors import RequestIdReused, StoreError
+from gradsight_store.errors import JobNotFound, RequestIdReused, StoreError
 from gradsight_store.operations import Command, JobRef, Operation, Pipeline, read_settings
 from gradsight_store.placements import Write, writes_between
 from gradsight_store.records import (
@@ -52,7 +52,7 @@ class Page:
 def create_job(
     tenant: str, spec: spec_pb2.JobSpec, *, request_id: str, request_digest: str, operation_id: str
 ) -> Operation[Created]:
-    """Record a job and put it in its queue, all at once and in one round trip.
+    """Record a job and put it in its queue, all at once and in one round trip; one more when it extends another.
 
     Args:
         tenant: Owner.
@@ -66,7 +66,8 @@ def create_job(
     """
     settings = yield from read_settings()
     ref = JobRef(tenant, new_job_id())
-    decision = rules.create(tenant, ref.job_id, spec, request_digest)
+    extended = yield from _last_state(tenant, spec.start.extended_job_id)
+    decision = rules.create(tenant, ref.job_id, spec, request_digest, extended)
     request_key = keys.request(tenant, request_id or f"~{operation_id}")
     unwritten = StoredJob(record_pb2.JobRecord(), revision=0, sequence=0)
     remember = Write("remember", request_key, f"{request_digest} {ref.job_id}", REQUEST_IDS_KEPT_S)
@@ -156,6 +157,20 @@ def request_cancel(ref: JobRef, *, operation_id: str) -> Operation[Changed]:
     """
     outcome = yield from change(ref, rules.cancel, operation_id=operation_id)
     return Changed(outcome.answer, outcome.stored.job())
+
+
+def _last_state(tenant: str, job_id: str) -> Operation[artifact_pb2.Artifact | None]:
+    """The checkpoint that a job which succeeded left behind. None: there is nothing to go on with."""
+    if not job_id:
+        return None
+    ref = JobRef(tenant, job_id)
+    (fields,) = yield Pipeline([read_command(ref)])
+    try:
+        record = parse_stored(ref, fields).record
+    except JobNotFound:
+        return None
+    succeeded = record.job.state == state_pb2.JOB_STATE_SUCCEEDED
+    return record.checkpoints[0] if succeeded and record.checkpoints else None
 
 
 def new_job_id() -> str:

@@ -84,9 +84,9 @@ def counters(tenant: str) -> str:
     return f"{PREFIX}:{tenant}:counters"
 
 
-def waiting(queue: str, device_class: int) -> str:
-    """Members that could start now, best first."""
-    return f"{PREFIX}:waiting:{queue}:{device_class}"
+def waiting(queue: str, device_class: int, recipe: str = "") -> str:
+    """Members that could start now, best first. Jobs that need a recipe have lines of their own."""
+    return f"{PREFIX}:waiting:{queue}:{device_class}" + (f":{recipe}" if recipe else "")
 
 
 def queued(queue: str) -> str:

@@ -128,7 +128,7 @@ def _line(record: record_pb2.JobRecord, since: Score) -> tuple[str, Score]:
         return keys.BACK_OFFS, Score(record.not_before_ms)
     spec = record.job.spec
     score = Score(waiting_score(spec.priority, since.value), since.from_now)
-    return keys.waiting(spec.queue, spec.resources.device_class), score
+    return keys.waiting(spec.queue, spec.resources.device_class, spec.model.recipe.name), score
 
 
 def _counts(old: record_pb2.JobRecord, new: record_pb2.JobRecord, now_ms: int) -> Iterator[Write]:

@@ -16,7 +16,7 @@ Which indexes the change touches follows from the two records alone: `placements
 ```
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gradsight.v1 import artifact_pb2, event_pb2, job_pb2, spec_pb2, state_pb2
@@ -63,11 +63,22 @@ class LossBudget:
 LOSS_BUDGET = LossBudget()
 
 
-def create(tenant: str, job_id: str, spec: spec_pb2.JobSpec, request_digest: str) -> Decision:
-    """A new job waits. The store fills in the time, which nobody else knows in the same round trip."""
+def create(
+    tenant: str,
+    job_id: str,
+    spec: spec_pb2.JobSpec,
+    request_digest: str,
+    extended: artifact_pb2.Artifact | None = None,
+) -> Decision:
+    """A new job waits. The store fills in the time, which nobody else knows in the same round trip.
+
+    `extended` is the last training state of the job that this one goes on with.
+    """
     record = record_pb2.JobRecord(
         job=job_pb2.Job(job_id=job_id, tenant=tenant, spec=spec), request_digest=request_digest
     )
+    if extended is not None:
+        record.extended.CopyFrom(extended)
     return _moved(record, state_pb2.JOB_STATE_QUEUED)
 
 
@@ -164,6 +175,26 @@ def checkpoint(
     return Decision(changed, [event_pb2.JobEvent(checkpoint_saved=saved)])
 
 
+def rewind(
+    record: record_pb2.JobRecord,
+    now_ms: int,
+    *,
+    term: int,
+    step: int,
+    reason: str,
+    unusable: Collection[str],
+) -> Verdict:
+    """The attempt begins at another step than it said: no later one shall try the checkpoints of these digests."""
+    if not _holds(record, term):
+        return Answer.FENCED
+    changed = _copy(record)
+    del changed.checkpoints[:]
+    changed.checkpoints.extend(known for known in record.checkpoints if known.digest not in unusable)
+    changed.job.attempts[-1].resumed_at_step = step
+    rewound = event_pb2.AttemptRewound(resumed_at_step=step, message=reason)
+    return Decision(changed, [event_pb2.JobEvent(attempt_rewound=rewound)])
+
+
 def finish(
     record: record_pb2.JobRecord,
     now_ms: int,
@@ -174,6 +205,8 @@ def finish(
     result: Sequence[artifact_pb2.Artifact] = (),
 ) -> Verdict:
     """End the job. Once it was asked to cancel, it ends CANCELLED: that is what its owner was told.
+
+    Of the checkpoints of a job that succeeded the newest stays: another job may extend it.
 
     Raises:
         ValueError: The state is not terminal, or FAILED comes without an error, or SUCCEEDED with one.
@@ -187,6 +220,7 @@ def finish(
         return _ended(changed, now_ms, state_pb2.JOB_STATE_CANCELLED)
     if state == state_pb2.JOB_STATE_SUCCEEDED:
         changed.job.result.extend(result)
+        del changed.checkpoints[1:]
     return _ended(changed, now_ms, state, error)
 
 
@@ -238,7 +272,7 @@ def shorten_log(record: record_pb2.JobRecord, now_ms: int, *, segment: record_pb
 
 def newest_checkpoint_step(record: record_pb2.JobRecord) -> int:
     """Optimizer steps that a new attempt need not repeat."""
-    return record.checkpoints[0].step if record.checkpoints else 0
+    return record.checkpoints[0].step if record.checkpoints else record.extended.step
 
 
 def _lost(

@@ -1,12 +1,14 @@
 """Why a job waits, and its place in line."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
-from gradsight.v1 import job_pb2, spec_pb2
+from gradsight.v1 import job_pb2, spec_pb2, worker_pb2
 from gradsight_store import keys
 from gradsight_store.operations import Command, Operation, Pipeline
 from gradsight_store.placements import DEVICE_CLASSES, waiting_score
 from gradsight_store.v1 import record_pb2
+from gradsight_store.workers import list_workers
 
 _REASONS = {
     job_pb2.WAITING_REASON_WORKERS_BUSY: "all workers that could take it are busy",
@@ -24,11 +26,14 @@ def fill_waiting(queued: Sequence[tuple[record_pb2.JobRecord, job_pb2.Job]], now
     for record, _ in queued:
         commands += _line_commands(record) + _worker_commands(record, now_ms)
     replies = yield Pipeline(commands)
+    needs_recipe = any(_recipe(record) for record, _ in queued)
+    everyone = (yield from list_workers()) if needs_recipe else []
     for record, job in queued:
-        line_counts, replies = replies[: len(DEVICE_CLASSES)], replies[len(DEVICE_CLASSES) :]
-        workers = len(_worker_classes(record))
-        worker_counts, replies = replies[:workers], replies[workers:]
-        _describe(record, job, now_ms, ahead=_ahead(record, line_counts), workers=sum(worker_counts))
+        lines, workers = len(_line_commands(record)), len(_worker_classes(record))
+        line_counts, worker_counts = replies[:lines], replies[lines : lines + workers]
+        replies = replies[lines + workers :]
+        can_serve = len(_equipped(record, everyone)) if _recipe(record) else sum(worker_counts)
+        _describe(record, job, now_ms, ahead=_ahead(record, line_counts), workers=can_serve)
 
 
 def _describe(
@@ -47,7 +52,8 @@ def _describe(
         device_class = record.job.spec.resources.device_class
         wanted = spec_pb2.DeviceClass.Name(device_class).removeprefix("DEVICE_CLASS_").lower()
         device = "" if device_class == spec_pb2.DEVICE_CLASS_UNSPECIFIED else f" with a {wanted} device"
-        message += f": start one{device} for queue {record.job.spec.queue!r}"
+        recipe = f" and the recipe {_recipe(record)!r} installed" if _recipe(record) else ""
+        message += f": start one{device} for queue {record.job.spec.queue!r}{recipe}"
     job.waiting.reason = reason
     job.waiting.position = position
     job.waiting.message = message
@@ -55,11 +61,12 @@ def _describe(
 
 
 def _line_commands(record: record_pb2.JobRecord) -> list[Command]:
-    """Counts of jobs that are better placed, by device class."""
+    """Counts of jobs that are better placed, by device class: those without a recipe, and those with the same."""
     spec = record.job.spec
     score = waiting_score(spec.priority, record.waiting_since_ms)
     return [
-        ("ZCOUNT", keys.waiting(spec.queue, device_class), "-inf", f"({score}")
+        ("ZCOUNT", keys.waiting(spec.queue, device_class, recipe), "-inf", f"({score}")
+        for recipe in sorted({"", _recipe(record)})
         for device_class in DEVICE_CLASSES
     ]
 
@@ -70,7 +77,7 @@ def _ahead(record: record_pb2.JobRecord, counts: Sequence[int]) -> int:
     anything = spec_pb2.DEVICE_CLASS_UNSPECIFIED
     return sum(
         count
-        for device_class, count in zip(DEVICE_CLASSES, counts, strict=True)
+        for device_class, count in zip(cycle(DEVICE_CLASSES), counts, strict=False)
         if anything in (own, device_class) or own == device_class
     )
 
@@ -78,6 +85,25 @@ def _ahead(record: record_pb2.JobRecord, counts: Sequence[int]) -> int:
 def _worker_classes(record: record_pb2.JobRecord) -> Sequence[int]:
     wanted = record.job.spec.resources.device_class
     return DEVICE_CLASSES if wanted == spec_pb2.DEVICE_CLASS_UNSPECIFIED else (wanted,)
+
+
+def _recipe(record: record_pb2.JobRecord) -> str:
+    return record.job.spec.model.recipe.name
+
+
+def _equipped(
+    record: record_pb2.JobRecord, workers: Sequence[worker_pb2.Worker]
+) -> Sequence[worker_pb2.Worker]:
+    """Workers that take jobs and could take this one, its recipe included."""
+    working = (worker_pb2.WORKER_STATE_IDLE, worker_pb2.WORKER_STATE_BUSY)
+    return [
+        worker
+        for worker in workers
+        if worker.state in working
+        and worker.queue == record.job.spec.queue
+        and worker.device_class in _worker_classes(record)
+        and any(recipe.name == _recipe(record) for recipe in worker.recipes)
+    ]
 
 
 def _worker_commands(record: record_pb2.JobRecord, now_ms: int) -> list[Command]:

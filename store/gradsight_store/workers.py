@@ -74,6 +74,14 @@ def list_workers() -> Operation[list[worker_pb2.Worker]]:
     return sorted(workers, key=lambda worker: worker.worker_id)
 
 
+def list_recipes() -> Operation[list[worker_pb2.Recipe]]:
+    """The recipes of the workers that are alive, by name. Where workers differ, the one that started last tells."""
+    alive = [worker for worker in (yield from list_workers()) if worker.state != worker_pb2.WORKER_STATE_LOST]
+    alive.sort(key=lambda worker: worker.start_time.ToMicroseconds())
+    recipes = {recipe.name: recipe for worker in alive for recipe in worker.recipes}
+    return [recipe for _, recipe in sorted(recipes.items())]
+
+
 def removal_command(worker_id: str, *, only_expired: bool) -> Command:
     """The command that forgets a worker; answers 1 when it did."""
     rq_queue = f"{RQ_KEY_PREFIX}:queue:{queue_name(worker_id)}"

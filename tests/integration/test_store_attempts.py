@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,12 @@ import pytest
 
 from gradsight.v1.artifact_pb2 import Artifact
 from gradsight.v1.event_pb2 import JobEvent, StepsRecorded
-from gradsight.v1.job_pb2 import Job, JobProgress
+from gradsight.v1.job_pb2 import (
+    WAITING_REASON_NO_WORKER,
+    WAITING_REASON_WORKERS_BUSY,
+    Job,
+    JobProgress,
+)
 from gradsight.v1.state_pb2 import (
     FAULT_DATA,
     JOB_ERROR_REASON_INVALID_DATA,
@@ -23,7 +29,13 @@ from gradsight.v1.state_pb2 import (
     JOB_STATE_SUCCEEDED,
     JobError,
 )
-from gradsight.v1.worker_pb2 import WORKER_STATE_BUSY, WORKER_STATE_DRAINING, WORKER_STATE_IDLE
+from gradsight.v1.worker_pb2 import (
+    WORKER_STATE_BUSY,
+    WORKER_STATE_DRAINING,
+    WORKER_STATE_IDLE,
+    Recipe,
+    Worker,
+)
 from gradsight_store import attempts, dispatch, jobs, workers
 from gradsight_store.errors import JobNotFound, TransitionRefused
 from gradsight_store.operations import Answer, JobRef, Operation, new_operation_id
@@ -83,12 +95,56 @@ def test_a_job_that_was_given_back_resumes_from_its_checkpoint_with_its_figures(
     assert new_term > term
 
 
+def test_a_damaged_checkpoint_is_let_go_and_the_attempt_begins_earlier(lab: Lab) -> None:
+    ref, term = lab.start()
+    for step in (4, 8):
+        artifact = Artifact(digest=f"c{step}", step=step)
+        lab.run(attempts.record_checkpoint(ref, term, artifact, 0.1, operation_id=f"c{step}"))
+    lab.run(attempts.release(ref, term, error=DRAINED, operation_id="r"))
+    term = lab.claim(ref, lab.assign(ref))
+    rewound = lab.run(attempts.rewind(ref, term, step=4, reason="damaged", unusable={"c8"}, operation_id="w"))
+    assert [artifact.digest for artifact in rewound.dropped] == ["c8"]
+    assert rewound.job.attempts[-1].resumed_at_step == 4
+    kinds = [event.WhichOneof("kind") for event in lab.events(ref)]
+    assert kinds[-2:] == ["attempt_started", "attempt_rewound"]
+    done = lab.run(attempts.finish(ref, term, state=JOB_STATE_SUCCEEDED, operation_id="f"))
+    assert done.dropped == ()
+
+
+def test_a_job_goes_on_from_the_last_state_of_one_that_succeeded(lab: Lab) -> None:
+    first, term = lab.start()
+    for step in (4, 8):
+        artifact = Artifact(digest=f"c{step}", step=step)
+        lab.run(attempts.record_checkpoint(first, term, artifact, 0.1, operation_id=f"c{step}"))
+    done = lab.run(attempts.finish(first, term, state=JOB_STATE_SUCCEEDED, operation_id="f"))
+    assert [artifact.digest for artifact in done.dropped] == ["c4"]
+    ref = lab.create(start={"extended_job_id": first.job_id})
+    claim = lab.run(attempts.claim(ref, lab.assign(ref), worker_id="w1", device="cpu", operation_id="k"))
+    assert (claim.resumed_at_step, claim.record.extended.digest) == (8, "c8")
+    assert lab.events(ref)[-1].attempt_started.resumed_at_step == 8
+
+
+def test_only_a_job_that_succeeded_can_be_gone_on_with(lab: Lab) -> None:
+    running, term = lab.start()
+    lab.run(attempts.record_checkpoint(running, term, Artifact(digest="c", step=4), 0.1, operation_id="c"))
+    lab.worker("w2")
+    for job_id in (running.job_id, "nothing"):
+        ref = lab.create(start={"extended_job_id": job_id})
+        claim = lab.run(
+            attempts.claim(ref, lab.assign(ref, "w2"), worker_id="w2", device="cpu", operation_id="k")
+        )
+        assert (claim.resumed_at_step, claim.record.HasField("extended")) == (0, False)
+        lab.run(attempts.release(ref, claim.record.term, error=DRAINED, operation_id="r"))
+        lab.run(jobs.request_cancel(ref, operation_id="x"))
+
+
 def stale_calls(ref: JobRef, term: int) -> dict[str, Operation[Any]]:
     return {
         "claim": attempts.claim(ref, term, worker_id="w1", device="cpu", operation_id="1"),
         "renew": attempts.renew_lease(ref, term),
         "append": attempts.append_events(ref, term, [], JobProjection(), operation_id="2"),
         "checkpoint": attempts.record_checkpoint(ref, term, Artifact(digest="z"), 0.0, operation_id="3"),
+        "rewind": attempts.rewind(ref, term, step=0, reason="", unusable={"z"}, operation_id="6"),
         "finish": attempts.finish(ref, term, state=JOB_STATE_SUCCEEDED, operation_id="4"),
         "release": attempts.release(ref, term, error=DIED, operation_id="5"),
     }
@@ -247,6 +303,39 @@ def test_waiting_jobs_are_best_first_across_queues(lab: Lab) -> None:
     assert [job.priority for job in lab.run(dispatch.waiting_jobs(10))] == [7, 0, -5]
     assert [job.ref for job in lab.run(dispatch.waiting_jobs(1))] == [high, night]
     assert [job.ref for job in lab.run(dispatch.waiting_jobs(10, queues={"night"}))] == [night]
+
+
+def test_a_job_with_a_recipe_waits_for_a_worker_that_has_it_and_hides_no_other(lab: Lab) -> None:
+    recipe, plain = lab.create(model={"recipe": {"name": "bert"}}), lab.create()
+    assert [job.ref for job in lab.run(dispatch.waiting_jobs(1))] == [plain]
+    waiting = lab.job(recipe).waiting
+    assert waiting.reason == WAITING_REASON_NO_WORKER
+    lab.worker()
+    waiting = lab.job(recipe).waiting
+    assert waiting.reason == WAITING_REASON_NO_WORKER
+    assert waiting.message.endswith("start one for queue 'default' and the recipe 'bert' installed")
+    lab.run(workers.register_worker(Worker(worker_id="w2", queue="default", recipes=[Recipe(name="bert")])))
+    waiting = lab.job(recipe).waiting
+    assert (waiting.reason, waiting.position) == (WAITING_REASON_WORKERS_BUSY, 1)
+    idle = lab.run(dispatch.idle_workers())
+    found = lab.run(dispatch.waiting_jobs(2, recipes=dispatch.recipes_of(idle)))
+    assert [(job.ref, job.recipe) for job in found] == [(recipe, "bert"), (plain, "")]
+    assert [(job.ref, worker.worker_id) for job, worker in dispatch.choose(found, idle)] == [
+        (recipe, "w2"),
+        (plain, "w1"),
+    ]
+
+
+def test_recipes_are_those_of_the_workers_that_are_alive(lab: Lab) -> None:
+    assert lab.run(workers.list_recipes()) == []
+    for worker_id, names in (("w1", ["b", "c"]), ("w2", ["a", "b"])):
+        recipes = [Recipe(name=name, description=f"{name} of {worker_id}") for name in names]
+        lab.run(workers.register_worker(Worker(worker_id=worker_id, queue="q", recipes=recipes)))
+        time.sleep(0.002)  # the store's clock counts milliseconds
+    found = [recipe.description for recipe in lab.run(workers.list_recipes())]
+    assert found == ["a of w2", "b of w2", "c of w1"]
+    lab.run(workers.remove_worker("w2"))
+    assert [recipe.name for recipe in lab.run(workers.list_recipes())] == ["b", "c"]
 
 
 def test_a_message_that_nobody_wants_any_more_leaves_the_slot(lab: Lab) -> None:

@@ -80,6 +80,9 @@ COMMANDS: dict[str, Callable[[JobRecord], Decision | Answer]] = {
     "checkpoint": lambda record: rules.checkpoint(
         record, NOW, term=record.term, artifact=artifact_pb2.Artifact(digest="a", step=5), seconds=0.1
     ),
+    "rewind": lambda record: rules.rewind(
+        record, NOW, term=record.term, step=0, reason="damaged", unusable={"a"}
+    ),
     "finish": lambda record: rules.finish(record, NOW, term=record.term, state=JOB_STATE_SUCCEEDED),
     "release": lambda record: rules.release(record, NOW, term=record.term, error=LOST),
     "lose": lambda record: rules.lose(record, NOW, error=LOST),
@@ -95,6 +98,7 @@ TABLE: list[tuple[Callable[[], JobRecord], dict[str, Any]]] = [
         {
             "cancel": JOB_STATE_CANCELLING,
             "checkpoint": JOB_STATE_RUNNING,
+            "rewind": JOB_STATE_RUNNING,
             "finish": JOB_STATE_SUCCEEDED,
             "release": JOB_STATE_QUEUED,
             "lose": JOB_STATE_QUEUED,
@@ -105,6 +109,7 @@ TABLE: list[tuple[Callable[[], JobRecord], dict[str, Any]]] = [
         {
             "cancel": AGAIN,
             "checkpoint": JOB_STATE_CANCELLING,
+            "rewind": JOB_STATE_CANCELLING,
             "finish": JOB_STATE_CANCELLED,
             "release": JOB_STATE_CANCELLED,
             "lose": JOB_STATE_CANCELLED,
@@ -239,6 +244,51 @@ def test_the_newest_checkpoints_are_kept_and_the_first_is_resumed_from() -> None
     assert [checkpoint.step for checkpoint in record.checkpoints] == [30, 20]
     record = lose_at(decided(rules.lose(record, NOW, error=LOST)), 0)
     assert record.job.attempts[-1].resumed_at_step == 30
+
+
+def again(record: JobRecord) -> JobRecord:
+    return running(decided(rules.assign(record, NOW, worker_id="w1", deadline_ms=NOW)))
+
+
+def checkpointed(*steps: int) -> JobRecord:
+    record = running()
+    for step in steps:
+        artifact = artifact_pb2.Artifact(digest=f"c{step}", step=step)
+        record = decided(rules.checkpoint(record, NOW, term=record.term, artifact=artifact, seconds=0))
+    return record
+
+
+def test_a_success_leaves_the_newest_checkpoint_and_no_other_end_drops_any() -> None:
+    record = checkpointed(10, 20)
+    done = decided(rules.finish(record, NOW, term=1, state=JOB_STATE_SUCCEEDED))
+    assert [checkpoint.step for checkpoint in done.checkpoints] == [20]
+    done = decided(rules.finish(record, NOW, term=1, state=JOB_STATE_FAILED, error=BROKEN))
+    assert [checkpoint.step for checkpoint in done.checkpoints] == [20, 10]
+
+
+def test_a_rewound_attempt_begins_earlier_and_nobody_tries_the_damaged_checkpoint_again() -> None:
+    record = again(decided(rules.lose(checkpointed(10, 20), NOW, error=LOST)))
+    assert record.job.attempts[-1].resumed_at_step == 20
+    verdict = rules.rewind(
+        record, NOW, term=record.term, step=10, reason="step 20 is damaged", unusable={"c20"}
+    )
+    assert isinstance(verdict, Decision)
+    (event,) = verdict.events
+    assert event.attempt_rewound.resumed_at_step == 10
+    assert event.attempt_rewound.message == "step 20 is damaged"
+    assert verdict.record.job.attempts[-1].resumed_at_step == 10
+    assert [checkpoint.step for checkpoint in verdict.record.checkpoints] == [10]
+
+
+def test_a_job_that_extends_another_begins_where_that_ended_until_it_has_a_checkpoint() -> None:
+    extended = artifact_pb2.Artifact(digest="last", step=100)
+    record = decided(rules.create("default", "job", spec_pb2.JobSpec(), "digest", extended))
+    record = running(decided(rules.assign(record, NOW, worker_id="w1", deadline_ms=NOW)))
+    assert record.job.attempts[-1].resumed_at_step == 100
+    artifact = artifact_pb2.Artifact(digest="own", step=130)
+    record = decided(rules.checkpoint(record, NOW, term=record.term, artifact=artifact, seconds=0))
+    record = again(decided(rules.lose(record, NOW, error=LOST)))
+    assert record.job.attempts[-1].resumed_at_step == 130
 
 
 def test_cancelling_a_running_job_asks_its_holder() -> None:

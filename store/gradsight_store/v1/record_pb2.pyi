@@ -65,6 +65,7 @@ class JobRecord(google.protobuf.message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: builtins.int
     SEGMENTS_FIELD_NUMBER: builtins.int
+    EXTENDED_FIELD_NUMBER: builtins.int
     term: builtins.int
     """Fencing token: raised by every assignment and every loss, never reused."""
     desired_state: global___DesiredState.ValueType
@@ -99,6 +100,10 @@ class JobRecord(google.protobuf.message.Message):
     def segments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LogSegment]:
         """Segments of the event log that were moved to the artifacts, oldest first."""
 
+    @property
+    def extended(self) -> gradsight.v1.artifact_pb2.Artifact:
+        """Last training state of the job that this one extends: where it begins while it has no checkpoint of its own."""
+
     def __init__(
         self,
         *,
@@ -116,9 +121,10 @@ class JobRecord(google.protobuf.message.Message):
         checkpoints: collections.abc.Iterable[gradsight.v1.artifact_pb2.Artifact] | None = ...,
         request_digest: builtins.str = ...,
         segments: collections.abc.Iterable[global___LogSegment] | None = ...,
+        extended: gradsight.v1.artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assignment_deadline_ms", b"assignment_deadline_ms", "avoided_worker_id", b"avoided_worker_id", "checkpoints", b"checkpoints", "desired_state", b"desired_state", "job", b"job", "last_loss_step", b"last_loss_step", "losses", b"losses", "losses_at_step", b"losses_at_step", "not_before_ms", b"not_before_ms", "request_digest", b"request_digest", "segments", b"segments", "term", b"term", "waiting_since_ms", b"waiting_since_ms", "worker_id", b"worker_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["extended", b"extended", "job", b"job"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["assignment_deadline_ms", b"assignment_deadline_ms", "avoided_worker_id", b"avoided_worker_id", "checkpoints", b"checkpoints", "desired_state", b"desired_state", "extended", b"extended", "job", b"job", "last_loss_step", b"last_loss_step", "losses", b"losses", "losses_at_step", b"losses_at_step", "not_before_ms", b"not_before_ms", "request_digest", b"request_digest", "segments", b"segments", "term", b"term", "waiting_since_ms", b"waiting_since_ms", "worker_id", b"worker_id"]) -> None: ...
 
 global___JobRecord = JobRecord
 

@@ -21,7 +21,7 @@ import redis
 from gradsight.v1 import artifact_pb2, event_pb2, job_pb2, spec_pb2, state_pb2, worker_pb2
 from gradsight_store.artifact_records import record_artifact
 from gradsight_store.artifacts import Artifacts
-from gradsight_store.dispatch import assign, choose, idle_workers, waiting_jobs
+from gradsight_store.dispatch import assign, choose, idle_workers, recipes_of, waiting_jobs
 from gradsight_store.errors import StoreUnavailable
 from gradsight_store.events import read_events
 from gradsight_store.jobs import create_job, get_job
@@ -278,9 +278,10 @@ class Workshop:
         store.close()
 
     def _assign_all(self, store: Store) -> None:
-        if not (waiting := store.run(waiting_jobs(100))):
+        idle = store.run(idle_workers())
+        if not idle or not (waiting := store.run(waiting_jobs(100, recipes=recipes_of(idle)))):
             return
-        for job, worker in choose(waiting, store.run(idle_workers())):
+        for job, worker in choose(waiting, idle):
             assigned = store.run(assign(job.ref, worker.worker_id, operation_id=new_operation_id()))
             if assigned.answer is not Answer.FENCED:
                 store.run(enqueue_attempt(worker.worker_id, job.ref, assigned.term))
