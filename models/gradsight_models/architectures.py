@@ -1,6 +1,6 @@
-"""The architectures by name: their options, how their inputs are prepared, how they are built."""
+"""The architectures by name: their options, what they read and answer, how they are built."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,14 @@ from torch import nn
 
 from gradsight_models.builtins.mlp import Mlp, MlpConfig
 from gradsight_models.builtins.text_classifier import TextClassifier, TextClassifierConfig
+from gradsight_models.columns import Chunks, Column, Reading
 from gradsight_models.configuration import Configuration
-from gradsight_models.numeric_preprocessing import NumericPreprocessing
+from gradsight_models.ngram_preprocessing import NgramPreprocessing
 from gradsight_models.preprocessing import Preprocessing
-from gradsight_models.text_preprocessing import TextPreprocessing
+from gradsight_models.table_preprocessing import TablePreprocessing
 
-Columns = Sequence[Sequence[Any]]
+JUDGING = ("classes", "labels", "numbers")
+"""Kinds of outputs that say something about a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,48 +23,30 @@ class Architecture:
     """What there is to know about an architecture. `fit` sees training rows only."""
 
     configuration: type[Configuration]
-    reads_text: bool
-    fit: Callable[[Any, Columns], Preprocessing]
+    reads: Reading
+    answers: tuple[str, ...]
+    """Kinds of outputs that it can have."""
+    fit: Callable[[Any, Sequence[Column], Chunks], Preprocessing]
     build: Callable[[Any, Any, int], nn.Module]
+    """From configuration, preprocessing and the size of the outputs."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "mlp": Architecture(
         configuration=MlpConfig,
-        reads_text=False,
-        fit=lambda _, columns: NumericPreprocessing.fit(columns),
-        build=lambda config, preprocessing, classes: Mlp(config, len(preprocessing.mean), classes),
+        reads=Reading.TABLE,
+        answers=JUDGING,
+        fit=lambda _, columns, chunks: TablePreprocessing.fit(columns, chunks),
+        build=lambda config, table, size: Mlp(config, table.size, size),
     ),
     "text_classifier": Architecture(
         configuration=TextClassifierConfig,
-        reads_text=True,
-        fit=lambda config, columns: TextPreprocessing.fit(columns[0], max_vocabulary=config.max_vocabulary),
-        build=lambda config, preprocessing, classes: TextClassifier(config, preprocessing.size, classes),
+        reads=Reading.TEXT,
+        answers=JUDGING,
+        fit=lambda config, columns, chunks: NgramPreprocessing.fit(
+            columns, chunks, max_vocabulary=config.max_vocabulary
+        ),
+        build=lambda config, ngrams, size: TextClassifier(config, ngrams.size, size),
     ),
 }
 """Every built-in architecture, by its name in a spec."""
-
-
-def fit_preprocessing(architecture: str, columns: Columns, options: Mapping[str, Any]) -> Preprocessing:
-    """Fit an architecture's preprocessing on the input columns of the training rows."""
-    known = ARCHITECTURES[architecture]
-    return known.fit(known.configuration.from_json(options), columns)
-
-
-def preprocessing_from_json(document: Mapping[str, Any]) -> Preprocessing:
-    """Read what `Preprocessing.to_json` wrote; raises ValueError for an unknown kind."""
-    match document.get("kind"):
-        case "numeric":
-            return NumericPreprocessing.from_json(dict(document))
-        case "text":
-            return TextPreprocessing.from_json(dict(document))
-        case other:
-            raise ValueError(f"preprocessing: got kind {other!r}, allowed: numeric, text")
-
-
-def build_model(
-    architecture: str, options: Mapping[str, Any], preprocessing: Preprocessing, class_count: int
-) -> nn.Module:
-    """A fresh model, initialised from torch's global generator; `forward(*inputs)` gives scores [batch, classes]."""
-    known = ARCHITECTURES[architecture]
-    return known.build(known.configuration.from_json(options), preprocessing, class_count)

@@ -66,6 +66,6 @@ class Encoded:
 
     inputs: tuple[Tensor, ...]
     targets: Tensor | None = None
-    """Where the inputs hold the expected output: the next tokens, int64 [encoded rows, tokens], -100 where none counts."""
+    """Where inputs hold the expected output: the next tokens, int64 [encoded rows, tokens], -100 where none counts."""
     owners: npt.NDArray[np.int64] | None = None
     """Where a row becomes several (windows of a long text): the row of each, from 0 within the chunk, ascending."""

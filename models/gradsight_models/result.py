@@ -1,189 +1,179 @@
 """The files of a result: written by the trainer, read by anyone with this package, and plain enough for anyone without.
 
     weights.safetensors   parameters and buffers by name
-    model.json            architecture, options, input columns
+    model.json            where the model comes from, and its input columns
     preprocessing.json    vocabulary or normalisation
-    labels.json           class names in the order of the outputs
+    outputs.json          classes, labels, units of numbers or size of the vocabulary, in the order of the scores
+    graph.json            of a program; a recipe may have further files of its own
+    model.onnx            on request: from encoded inputs to scores
     manifest.json         format version, versions of the makers, size and sha256 of each file above, figures
 
-Nothing in them is code, and nothing is unpickled.
+docs/models.md describes each. Nothing in them is code, and nothing is unpickled.
 """
 
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-from gradsight_models.architectures import build_model, preprocessing_from_json
-from gradsight_models.labels import LabelNames
+from gradsight_models.columns import Column, ColumnKind
+from gradsight_models.documents import preprocessing_from_json, source_from_json
+from gradsight_models.loaded_model import LoadedModel
+from gradsight_models.outputs import Outputs, outputs_from_json
 from gradsight_models.preprocessing import Preprocessing
-
-T = TypeVar("T")
+from gradsight_models.source import ModelSource
 
 FORMAT_VERSION = 1
-RESULT_FILES = ("weights.safetensors", "model.json", "preprocessing.json", "labels.json", "manifest.json")
-"""Every file of a result, the manifest last: where it is, the others are whole."""
+RESULT_FILES = ("weights.safetensors", "model.json", "preprocessing.json", "outputs.json", "manifest.json")
+"""The files that every result has, the manifest last: where it is, the others are whole."""
 
-_PREDICTION_BATCH = 1024
+_WEIGHTS, _MANIFEST, _ONNX = RESULT_FILES[0], RESULT_FILES[-1], "model.onnx"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 class ResultError(ValueError):
     """A result cannot be loaded: a file is missing, damaged or of a newer format."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One answer: the label, its probability (0 to 1), and the most probable labels, best first."""
-
-    label: str
-    confidence: float
-    best: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A result, ready to answer. `figures` is what the trainer wrote about the run."""
-
-    module: nn.Module
-    architecture: str
-    preprocessing: Preprocessing
-    labels: LabelNames
-    input_columns: tuple[str, ...]
-    figures: Mapping[str, Any]
-
-    def predict(self, rows: Sequence[Mapping[str, Any] | str], *, most: int = 3) -> list[Prediction]:
-        """Answer rows: dicts with the input columns, or plain strings where the model reads one column.
-
-        `most` is how many labels each answer lists. Raises ValueError for a row without an input column.
-        """
-        if not rows:
-            return []
-        probabilities = torch.softmax(self.scores(self._columns(rows)), dim=1)
-        values, numbers = probabilities.topk(min(most, len(self.labels.names)), dim=1)
-        answers = []
-        for row_values, row_numbers in zip(values.tolist(), numbers.tolist(), strict=True):
-            best = tuple(
-                (self.labels.names[n], value) for n, value in zip(row_numbers, row_values, strict=True)
-            )
-            answers.append(Prediction(label=best[0][0], confidence=best[0][1], best=best))
-        return answers
-
-    def scores(self, columns: Sequence[Sequence[Any]]) -> torch.Tensor:
-        """Class scores, float32 [rows, classes], of input columns in the order of `input_columns`."""
-        inputs = self.preprocessing.encode(columns)
-        self.module.eval()
-        with torch.no_grad():
-            parts = [
-                self.module(*(part[start : start + _PREDICTION_BATCH] for part in inputs))
-                for start in range(0, len(inputs[0]), _PREDICTION_BATCH)
-            ]
-        return torch.cat(parts)
-
-    def _columns(self, rows: Sequence[Mapping[str, Any] | str]) -> list[list[Any]]:
-        columns: list[list[Any]] = [[] for _ in self.input_columns]
-        for number, row in enumerate(rows, start=1):
-            fields = {self.input_columns[0]: row} if isinstance(row, str) else row
-            for column, name in zip(columns, self.input_columns, strict=True):
-                if name not in fields:
-                    raise ValueError(
-                        f"row {number}: no {name!r}; the model reads {', '.join(self.input_columns)}"
-                    )
-                column.append(fields[name])
-        return columns
-
-
 def save_result(
     directory: Path,
     *,
     module: nn.Module,
-    architecture: str,
-    options: Mapping[str, Any],
-    input_columns: Sequence[str],
+    source: ModelSource,
+    columns: Sequence[Column],
     preprocessing: Preprocessing,
-    labels: LabelNames,
+    outputs: Outputs,
     figures: Mapping[str, Any],
     version: str,
+    onnx: bool = False,
 ) -> list[Path]:
     """Write the files of a result into `directory`, each whole or not at all, and return their paths.
 
-    `options` are those of the architecture, `figures` anything JSON about the run, `version` that of gradsight.
+    Args:
+        directory: Made if need be.
+        module: In the state that is kept; it is left as it is.
+        source: Where the module came from.
+        columns: The input columns, as the preprocessing was fitted on them.
+        preprocessing: Fitted on train.
+        outputs: What the scores mean.
+        figures: Anything JSON about the run.
+        version: Of gradsight.
+        onnx: Write `model.onnx`, too. Raises ValueError where the module cannot be said in ONNX.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    model = {"architecture": architecture, "options": dict(options), "input_columns": list(input_columns)}
+    model = {"source": source.to_json(), "input_columns": [_column_json(column) for column in columns]}
     contents = {
-        "weights.safetensors": safetensors.torch.save(weights),
         "model.json": _json(model),
         "preprocessing.json": _json(preprocessing.to_json()),
-        "labels.json": _json(labels.to_json()),
+        "outputs.json": _json(outputs.to_json()),
+        **{_allowed_name(name): content for name, content in source.files().items()},
     }
+    paths = [_write_weights(directory / _WEIGHTS, module)]
+    paths += [_write(directory / name, content) for name, content in contents.items()]
     manifest = {
         "format_version": FORMAT_VERSION,
         "gradsight_version": version,
         "torch_version": torch.__version__,
-        "files": {
-            name: {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in contents.items()
-        },
+        "files": {path.name: {"size_bytes": path.stat().st_size, "sha256": _digest(path)} for path in paths},
         "figures": _finite(figures),
     }
-    contents["manifest.json"] = _json(manifest)
-    return [_write(directory / name, contents[name]) for name in RESULT_FILES]
+    return [*paths, _write(directory / _MANIFEST, _json(manifest))]
 
 
 def load_result(path: str | os.PathLike[str]) -> LoadedModel:
     """Load the result in a directory, every file checked against the manifest; raises ResultError."""
     directory = Path(path)
     manifest = _read_manifest(directory)
-    contents = {name: _read_checked(directory, name, manifest["files"][name]) for name in RESULT_FILES[:-1]}
+    for name, entry in manifest["files"].items():
+        _check(directory, name, entry)
     try:
-        return _assemble(contents, manifest["figures"])
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        return _assemble(directory, manifest)
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, ImportError, SafetensorError) as error:
         raise ResultError(
             f"{directory}: its files do not fit together ({error}); download all of them again"
         ) from error
 
 
-def _assemble(contents: Mapping[str, bytes], figures: Mapping[str, Any]) -> LoadedModel:
-    model = json.loads(contents["model.json"])
-    preprocessing = preprocessing_from_json(json.loads(contents["preprocessing.json"]))
-    labels = LabelNames.from_json(json.loads(contents["labels.json"]))
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, a shared one once: under the name that comes first."""
+    kept: dict[int, str] = {}
+    state = module.state_dict(keep_vars=True)
+    for name, value in state.items():
+        kept.setdefault(id(value), name)
+    return {name: state[name].detach() for name in kept.values()}
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Put what `state_of` gave into a module of the same making. Raises RuntimeError or ValueError for another's."""
+    first: dict[int, str] = {}
+    complete = dict(state)
+    for name, value in module.state_dict(keep_vars=True).items():
+        same = first.setdefault(id(value), name)
+        if name not in complete and same in complete:
+            complete[name] = complete[same]
+    module.load_state_dict(complete, assign=assign)
+
+
+def _assemble(directory: Path, manifest: Mapping[str, Any]) -> LoadedModel:
+    model, fitted, answered = (json.loads((directory / name).read_bytes()) for name in RESULT_FILES[1:-1])
+    further = {*manifest["files"]} - {*RESULT_FILES, _ONNX}
+    source = source_from_json(model["source"], {name: (directory / name).read_bytes() for name in further})
+    preprocessing = preprocessing_from_json(fitted, source)
+    outputs = outputs_from_json(answered)
     # On the meta device nothing is allocated and nothing drawn: sizes from a file are checked against the weights
     # first, and the caller's random numbers stay where they were.
     with torch.device("meta"):
-        module = build_model(model["architecture"], model["options"], preprocessing, len(labels.names))
-    module.load_state_dict(safetensors.torch.load(contents["weights.safetensors"]), assign=True)
+        module = source.build(preprocessing, outputs)
+    load_state(module, safetensors.torch.load_file(directory / _WEIGHTS), assign=True)
     module.eval()
     return LoadedModel(
         module=module,
-        architecture=model["architecture"],
+        source=source,
+        columns=tuple(_column_from_json(column) for column in model["input_columns"]),
         preprocessing=preprocessing,
-        labels=labels,
-        input_columns=tuple(model["input_columns"]),
-        figures=figures,
+        outputs=outputs,
+        figures=manifest["figures"],
+    )
+
+
+def _column_json(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "kind": str(column.kind),
+        "dtype": column.dtype,
+        "shape": list(column.shape),
+    }
+
+
+def _column_from_json(document: Mapping[str, Any]) -> Column:
+    return Column(
+        name=document["name"],
+        kind=ColumnKind(document["kind"]),
+        dtype=document["dtype"],
+        shape=tuple(document["shape"]),
     )
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_bytes())
+        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_bytes())
     except FileNotFoundError:
         raise ResultError(
-            f"{directory}: no manifest.json, so no result; download all of {RESULT_FILES}"
+            f"{directory}: no {_MANIFEST}, so no result; download all of {RESULT_FILES}"
         ) from None
     except ValueError:
-        raise ResultError(f"{directory / 'manifest.json'}: not JSON; download it again") from None
-    if manifest.get("format_version") != FORMAT_VERSION:
-        found = manifest.get("format_version")
+        raise ResultError(f"{directory / _MANIFEST}: not JSON; download it again") from None
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
         raise ResultError(
             f"{directory}: format version {found}, allowed {FORMAT_VERSION}; use a newer gradsight"
         )
@@ -191,19 +181,28 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     missing = sorted({*RESULT_FILES[:-1]} - {*files}) if isinstance(files, dict) else list(RESULT_FILES[:-1])
     if missing or "figures" not in manifest:
         raise ResultError(
-            f"{directory / 'manifest.json'}: names no {', '.join(missing) or 'figures'}; download it again"
+            f"{directory / _MANIFEST}: names no {', '.join(missing) or 'figures'}; download it again"
         )
     return manifest
 
 
-def _read_checked(directory: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    try:
-        content = (directory / name).read_bytes()
-    except FileNotFoundError:
-        raise ResultError(f"{directory}: {name} is missing; download it again") from None
-    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
-        raise ResultError(f"{directory / name}: its sha256 is not that of the manifest; download it again")
-    return content
+def _check(directory: Path, name: str, entry: Any) -> None:
+    """Raise ResultError unless the file is there, in this directory, as the manifest has it."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ResultError(f"{directory / _MANIFEST}: names {name!r}, which is no file of a result")
+    path = directory / name
+    if not path.is_file():
+        raise ResultError(f"{directory}: {name} is missing; download it again")
+    if not isinstance(entry, dict) or _digest(path) != entry.get("sha256"):
+        raise ResultError(f"{path}: its sha256 is not that of the manifest; download it again")
+
+
+def _allowed_name(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name) or name in (*RESULT_FILES, _ONNX):
+        raise ValueError(
+            f"file of the model: got {name!r}, allowed: a name of its own, of letters, digits, `.`, `_`, `-`"
+        )
+    return name
 
 
 def _finite(value: Any) -> Any:
@@ -217,6 +216,20 @@ def _finite(value: Any) -> Any:
 
 def _json(document: object) -> bytes:
     return (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_weights(path: Path, module: nn.Module) -> Path:
+    # Clones: parameters may be views of one flat tensor, which the format does not know.
+    weights = {
+        name: value.cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state_of(module).items()
+    }
+    return _write(path, safetensors.torch.save(weights))
 
 
 def _write(path: Path, content: bytes) -> Path:

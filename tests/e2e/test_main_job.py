@@ -21,7 +21,7 @@ from gradsight import (
 )
 
 COLUMNS = ["row_id", "split", "category", "target", "predicted", "loss", "correct", "baseline_correct"]
-RESULT = {"weights.safetensors", "model.json", "preprocessing.json", "labels.json", "manifest.json"}
+RESULT = {"weights.safetensors", "model.json", "preprocessing.json", "outputs.json", "manifest.json"}
 QUESTIONS = {
     "mlp": ({"width": 3.0, "height": 3.0}, "large"),
     "text_classifier": ("hello when can parcel arrive", "delivery"),

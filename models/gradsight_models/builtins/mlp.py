@@ -1,4 +1,4 @@
-"""`mlp`: a fully connected network over standardised numeric columns."""
+"""`mlp`: a fully connected network over the standardised columns of a table."""
 
 from dataclasses import dataclass
 
@@ -41,17 +41,17 @@ class MlpConfig(Configuration):
 class Mlp(nn.Module):
     """Linear layers with a non-linearity, and a linear output."""
 
-    def __init__(self, config: MlpConfig, input_size: int, class_count: int) -> None:
+    def __init__(self, config: MlpConfig, input_size: int, output_size: int) -> None:
         super().__init__()
         self.hidden = nn.ModuleList()
         width = input_size
         for size in config.hidden_sizes:
             self.hidden.append(_hidden_layer(config, width, size))
             width = size
-        self.output = nn.Linear(width, class_count)
+        self.output = nn.Linear(width, output_size)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Values float32 [batch, columns] to class scores [batch, classes]."""
+        """Values float32 [batch, columns] to scores [batch, output_size]."""
         for layer in self.hidden:
             values = layer(values)
         scores: torch.Tensor = self.output(values)

@@ -39,7 +39,7 @@ class TextClassifier(nn.Module):
     adds what combinations of n-grams say.
     """
 
-    def __init__(self, config: TextClassifierConfig, vocabulary_size: int, class_count: int) -> None:
+    def __init__(self, config: TextClassifierConfig, vocabulary_size: int, output_size: int) -> None:
         super().__init__()
         self.embedding = nn.EmbeddingBag(vocabulary_size, config.embedding_size, mode="sum", padding_idx=0)
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_DEVIATION)
@@ -48,10 +48,10 @@ class TextClassifier(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(config.embedding_size, config.hidden_size) if config.hidden_size else None
         self.mix = nn.Linear(config.hidden_size, config.embedding_size) if config.hidden_size else None
-        self.output = nn.Linear(config.embedding_size, class_count)
+        self.output = nn.Linear(config.embedding_size, output_size)
 
     def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Ids int32 [batch, width] and weights float32 [batch, width] to class scores [batch, classes]."""
+        """Ids int32 [batch, width] and weights float32 [batch, width] to scores [batch, output_size]."""
         text = self.dropout(self.embedding(ids, per_sample_weights=weights))
         if self.hidden is not None and self.mix is not None:
             text = text + self.dropout(self.mix(torch.relu(self.hidden(text))))
