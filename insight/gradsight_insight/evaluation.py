@@ -1,10 +1,10 @@
-"""Held-out error: overall, weighted by impact, by category, and what answering without a model would cost."""
+"""Held-out error: overall, weighted by impact, by category."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,12 @@ class CategoryFigures:
     category: str
     examples: int
     """Rows, at least 1."""
-    errors: int
-    """Wrong answers."""
-    error_ratio: float
-    """Share of wrong answers, 0 to 1."""
+    errors: int | None
+    """Wrong answers; None where answers are not right or wrong."""
+    error_ratio: float | None
+    """Share of wrong answers, 0 to 1; None likewise, and where no answer counts."""
     loss: float
-    """Mean loss, in the objective's unit; may be non-finite."""
+    """Mean loss of an answer, in the objective's unit; may be non-finite, NaN where no answer counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,88 +35,147 @@ class Evaluation:
 
     examples: int
     """Rows, at least 1."""
-    errors: int
-    """Wrong answers."""
-    error_ratio: float
-    """Share of wrong answers, 0 to 1."""
-    weighted_error_ratio: float
-    """Share of wrong answers weighted by category impact, 0 to 1."""
+    errors: int | None
+    """Wrong answers; None where answers are not right or wrong."""
+    error_ratio: float | None
+    """Share of wrong answers, 0 to 1; None likewise, and where no answer counts."""
+    weighted_error_ratio: float | None
+    """Share of wrong answers weighted by category impact, 0 to 1; None likewise."""
     loss: float
-    """Mean loss, in the objective's unit; may be non-finite."""
+    """Mean loss of an answer, in the objective's unit; may be non-finite, NaN where no answer counts."""
+    weighted_loss: float
+    """The same weighted by category impact."""
     categories: tuple[CategoryFigures, ...]
     """Most frequent first, at most MOST_CATEGORIES, the rest as `other`; empty without categories."""
 
 
 def evaluate(
     losses: npt.NDArray[Any],
-    correct: npt.NDArray[np.bool_],
+    wrong: npt.NDArray[Any] | None,
+    *,
+    counted: npt.NDArray[np.int64] | None = None,
     categories: Categories | None = None,
     impacts: Mapping[str, float] = NO_IMPACTS,
 ) -> Evaluation:
     """Figures of one model on one split.
 
     Args:
-        losses: Loss of each row, shape (rows,), floating.
-        correct: Whether each row was answered right, shape (rows,).
+        losses: Mean loss of each row's answers, shape (rows,), floating; any value where a row has none that counts.
+        wrong: Wrong answers of each row, shape (rows,), boolean or integers; None where answers are not right or wrong.
+        counted: Answers of each row that count, at least 0, such as the tokens of a text; None: one each.
         categories: Category of each row; None when there are none.
-        impacts: How much an error counts, by category, at least 0; others count 1. Categories that are folded
-            into `other` keep their own.
+        impacts: How much an answer counts in the weighted figures, by category, at least 0; others count 1.
+            Categories that are folded into `other` keep their own.
 
     Raises:
-        ValueError: No rows, vectors of different lengths, or an impact below 0.
+        ValueError: No rows, vectors of different lengths, or an impact that is below 0 or not finite.
     """
+    _check_lengths(losses, wrong, counted, categories)
     rows = len(losses)
-    if not rows or len(correct) != rows or (categories is not None and len(categories) != rows):
-        lengths = f"{rows} losses, {len(correct)} answers, {'no' if categories is None else len(categories)} categories"
-        raise ValueError(f"evaluation: got {lengths}; allowed: one of each per row, at least one row")
-    wrong = ~correct
-    error_ratio = float(wrong.mean())
+    answers = np.ones(rows, dtype=np.int64) if counted is None else counted
+    all_alike = Categories(names=("",), codes=np.zeros(rows, dtype=np.int64))
+    sums = _Sums.of(losses, wrong, answers, all_alike if categories is None else categories)
+    equal = np.ones(len(sums.rows))
+    weights = equal if categories is None else _weights(categories, impacts)
+    if not weights @ sums.answers > 0:
+        weights = equal
     return Evaluation(
         examples=rows,
-        errors=int(wrong.sum()),
-        error_ratio=error_ratio,
-        weighted_error_ratio=(
-            error_ratio if categories is None else weighted_error_ratio(wrong, categories, impacts)
-        ),
-        loss=float(losses.mean(dtype=np.float64)),
-        categories=() if categories is None else _by_category(losses, wrong, categories.folded()),
+        errors=None if wrong is None else int(wrong.sum()),
+        error_ratio=sums.error_ratio(equal),
+        weighted_error_ratio=sums.error_ratio(weights),
+        loss=sums.loss(equal),
+        weighted_loss=sums.loss(weights),
+        categories=() if categories is None else _by_category(losses, wrong, answers, categories.folded()),
     )
 
 
-def weighted_error_ratio(
-    wrong: npt.NDArray[np.bool_], categories: Categories, impacts: Mapping[str, float]
-) -> float:
-    """Σ impact × errors over Σ impact × examples, 0 to 1; the plain error ratio when no row here has an impact.
+def _check_lengths(
+    losses: npt.NDArray[Any],
+    wrong: npt.NDArray[Any] | None,
+    counted: npt.NDArray[np.int64] | None,
+    categories: Categories | None,
+) -> None:
+    vectors = {"losses": losses, "answers": wrong, "counts": counted, "categories": categories}
+    lengths = {name: len(vector) for name, vector in vectors.items() if vector is not None}
+    if len(set(lengths.values())) != 1 or not len(losses):
+        got = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"evaluation: got {got}; allowed: one of each per row, at least one row")
 
-    Raises:
-        ValueError: An impact is below 0 or not finite.
-    """
+
+class _Sums(NamedTuple):
+    """Over the rows of each category, shape (categories,)."""
+
+    rows: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.float64]
+    errors: npt.NDArray[np.float64] | None
+    losses: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        losses: npt.NDArray[Any],
+        wrong: npt.NDArray[Any] | None,
+        answers: npt.NDArray[np.int64],
+        categories: Categories,
+    ) -> Self:
+        codes, size = categories.codes, len(categories.names)
+        totals = np.where(answers > 0, losses * answers.astype(np.float64), 0.0)
+        return cls(
+            rows=categories.counts(),
+            answers=_by_code(answers, codes, size),
+            errors=None if wrong is None else _by_code(wrong, codes, size),
+            losses=_by_code(totals, codes, size),
+        )
+
+    def loss(self, weights: npt.NDArray[np.float64]) -> float:
+        """Mean loss of an answer; NaN without one."""
+        return _quotient(self.losses, self.answers, weights)
+
+    def error_ratio(self, weights: npt.NDArray[np.float64]) -> float | None:
+        """Share of wrong answers; None without one."""
+        if self.errors is None:
+            return None
+        ratio = _quotient(self.errors, self.answers, weights)
+        return None if math.isnan(ratio) else ratio
+
+
+def _by_code(values: npt.NDArray[Any], codes: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float64]:
+    return np.bincount(codes, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
+def _quotient(
+    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+) -> float:
+    # A category without weight must not spoil the sum with a loss that is not finite.
+    above, below, weights = above[weights > 0], below[weights > 0], weights[weights > 0]
+    total = weights @ below
+    return float(weights @ above / total) if total > 0 else math.nan
+
+
+def _weights(categories: Categories, impacts: Mapping[str, float]) -> npt.NDArray[np.float64]:
     if unfit := [name for name, impact in impacts.items() if not 0 <= impact < math.inf]:
         raise ValueError(
             f"impact of category {unfit[0]!r}: got {impacts[unfit[0]]!r}, allowed: finite, at least 0"
         )
-    weights = np.array([impacts.get(name, 1.0) for name in categories.names])
-    examples = categories.counts()
-    errors = np.bincount(categories.codes[wrong], minlength=len(categories.names))
-    if not weights @ examples > 0:
-        return float(wrong.mean())
-    return float(weights @ errors / (weights @ examples))
+    return np.array([impacts.get(name, 1.0) for name in categories.names])
 
 
 def _by_category(
-    losses: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], categories: Categories
+    losses: npt.NDArray[Any],
+    wrong: npt.NDArray[Any] | None,
+    answers: npt.NDArray[np.int64],
+    categories: Categories,
 ) -> tuple[CategoryFigures, ...]:
-    size = len(categories.names)
-    examples = categories.counts()
-    errors = np.bincount(categories.codes[wrong], minlength=size)
-    loss_sums = np.bincount(categories.codes, weights=losses, minlength=size)
+    sums = _Sums.of(losses, wrong, answers, categories)
+    only = np.eye(len(categories.names))
     return tuple(
         CategoryFigures(
             category=name,
-            examples=int(examples[code]),
-            errors=int(errors[code]),
-            error_ratio=float(errors[code] / examples[code]),
-            loss=float(loss_sums[code] / examples[code]),
+            examples=int(sums.rows[code]),
+            errors=None if sums.errors is None else int(sums.errors[code]),
+            error_ratio=sums.error_ratio(only[code]),
+            loss=sums.loss(only[code]),
         )
         for code, name in enumerate(categories.names)
     )
@@ -145,40 +204,4 @@ def wilson_interval(errors: int, examples: int, *, z: float = 1.959963984540054)
     return Interval(
         low=0.0 if errors == 0 else max(0.0, centre - half),
         high=1.0 if errors == examples else min(1.0, centre + half),
-    )
-
-
-class Prior(NamedTuple):
-    """What answering from train's class frequencies alone would cost on held-out rows."""
-
-    error_ratio: float
-    """Of always answering train's most frequent class, 0 to 1."""
-    loss: float
-    """Cross entropy of always answering train's class frequencies, in nats; finite."""
-
-
-def prior_baseline(
-    train_targets: npt.NDArray[np.int64], targets: npt.NDArray[np.int64], classes: int
-) -> Prior:
-    """The prior's error and loss on held-out rows: what a model has to beat.
-
-    A class that train lacks counts as half a row of it, so that the loss stays finite; without such a class the
-    frequencies are exact. Of equally frequent classes the first is answered.
-
-    Args:
-        train_targets: Class of each train row, 0 to below `classes`, at least one.
-        targets: Class of each held-out row, 0 to below `classes`, at least one.
-        classes: Number of classes.
-
-    Raises:
-        ValueError: No rows, or a class out of range.
-    """
-    for name, column in (("train_targets", train_targets), ("targets", targets)):
-        if not len(column) or column.min() < 0 or column.max() >= classes:
-            raise ValueError(f"{name}: got {len(column)} rows, allowed: at least 1, each 0 to {classes - 1}")
-    counts = np.bincount(train_targets, minlength=classes)
-    weights = np.maximum(counts, 0.5)
-    return Prior(
-        error_ratio=float((targets != counts.argmax()).mean()),
-        loss=float(-np.log(weights / weights.sum())[targets].mean()),
     )

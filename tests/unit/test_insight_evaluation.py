@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsight_insight.categories import MOST_CATEGORIES, Categories
-from gradsight_insight.evaluation import evaluate, prior_baseline, wilson_interval
+from gradsight_insight.evaluation import evaluate, wilson_interval
 
 
 def _column(*names: str) -> Categories:
@@ -18,8 +18,8 @@ def _column(*names: str) -> Categories:
 def test_figures_by_category_count_and_average_the_rows_of_that_category() -> None:
     evaluation = evaluate(
         np.array([1.0, 2.0, 4.0, 0.5], dtype=np.float32),
-        np.array([True, False, False, True]),
-        _column("sizing", "returns", "returns", "returns"),
+        np.array([False, True, True, False]),
+        categories=_column("sizing", "returns", "returns", "returns"),
     )
     assert (evaluation.examples, evaluation.errors, evaluation.error_ratio) == (4, 2, 0.5)
     assert evaluation.loss == pytest.approx(1.875)
@@ -31,30 +31,32 @@ def test_figures_by_category_count_and_average_the_rows_of_that_category() -> No
 
 
 def test_without_categories_the_weighted_error_is_the_error() -> None:
-    evaluation = evaluate(np.ones(3), np.array([True, False, False]))
+    evaluation = evaluate(np.ones(3), np.array([False, True, True]))
     assert evaluation.weighted_error_ratio == evaluation.error_ratio == 2 / 3
     assert evaluation.categories == ()
 
 
 def test_an_impact_makes_errors_of_its_category_count_more() -> None:
     categories = _column("returns", "sizing", "sizing", "sizing")
-    correct = np.array([False, True, True, True])
-    plain = evaluate(np.ones(4), correct, categories)
-    weighted = evaluate(np.ones(4), correct, categories, {"returns": 3.0, "absent": 100.0})
+    wrong = np.array([True, False, False, False])
+    plain = evaluate(np.ones(4), wrong, categories=categories)
+    weighted = evaluate(np.ones(4), wrong, categories=categories, impacts={"returns": 3.0, "absent": 100.0})
     assert plain.weighted_error_ratio == plain.error_ratio == 0.25
     assert weighted.weighted_error_ratio == 0.5
     assert weighted.error_ratio == 0.25
 
 
 def test_impacts_that_leave_no_row_fall_back_to_the_plain_error() -> None:
-    evaluation = evaluate(np.ones(2), np.array([True, False]), _column("a", "a"), {"a": 0.0})
+    evaluation = evaluate(
+        np.ones(2), np.array([True, False]), categories=_column("a", "a"), impacts={"a": 0.0}
+    )
     assert evaluation.weighted_error_ratio == 0.5
 
 
 def test_a_rare_category_keeps_its_impact_when_it_is_folded_into_other() -> None:
     names = [f"c{number:03}" for number in range(MOST_CATEGORIES)] * 2 + ["rare"]
-    correct = np.array([True] * (len(names) - 1) + [False])
-    evaluation = evaluate(np.ones(len(names)), correct, _column(*names), {"rare": 200.0})
+    wrong = np.array([False] * (len(names) - 1) + [True])
+    evaluation = evaluate(np.ones(len(names)), wrong, categories=_column(*names), impacts={"rare": 200.0})
     assert [figures.category for figures in evaluation.categories[-2:]] == ["c099", "other"]
     assert evaluation.weighted_error_ratio == 0.5
 
@@ -83,19 +85,90 @@ def test_folding_keeps_every_row_and_puts_frequent_categories_first(rows: list[s
 
 
 def test_a_loss_that_is_not_finite_spoils_only_its_own_category() -> None:
-    evaluation = evaluate(np.array([math.nan, 1.0]), np.array([True, True]), _column("a", "b"))
+    evaluation = evaluate(np.array([math.nan, 1.0]), np.array([False, False]), categories=_column("a", "b"))
     assert math.isnan(evaluation.loss)
     assert math.isnan(evaluation.categories[0].loss)
     assert evaluation.categories[1].loss == 1.0
 
 
+def test_numbers_have_a_loss_and_no_error() -> None:
+    evaluation = evaluate(np.array([1.0, 5.0]), None, categories=_column("a", "b"), impacts={"b": 3.0})
+    assert (evaluation.errors, evaluation.error_ratio, evaluation.weighted_error_ratio) == (None, None, None)
+    assert (evaluation.loss, evaluation.weighted_loss) == (3.0, 4.0)
+    assert [(figures.errors, figures.error_ratio) for figures in evaluation.categories] == [(None, None)] * 2
+
+
+def test_a_category_without_weight_cannot_spoil_the_weighted_loss() -> None:
+    losses = np.array([math.inf, 2.0])
+    evaluation = evaluate(losses, None, categories=_column("a", "b"), impacts={"a": 0.0})
+    assert (evaluation.loss, evaluation.weighted_loss) == (math.inf, 2.0)
+
+
+def test_answers_that_count_weigh_rows_and_an_empty_row_is_left_out() -> None:
+    evaluation = evaluate(
+        np.array([1.0, 3.0, math.nan]),
+        np.array([1, 2, 0]),
+        counted=np.array([6, 2, 0]),
+        categories=_column("long", "short", "empty"),
+    )
+    assert (evaluation.examples, evaluation.errors, evaluation.error_ratio) == (3, 3, 3 / 8)
+    assert evaluation.loss == pytest.approx((6 * 1.0 + 2 * 3.0) / 8)
+    empty, long, short = evaluation.categories
+    assert (empty.errors, empty.error_ratio) == (0, None)
+    assert math.isnan(empty.loss)
+    assert (long.error_ratio, short.error_ratio, short.loss) == (1 / 6, 1.0, 3.0)
+
+
+def test_a_split_in_which_nothing_counts_has_no_figures() -> None:
+    evaluation = evaluate(np.array([math.nan]), np.array([0]), counted=np.array([0]))
+    assert (evaluation.error_ratio, evaluation.weighted_error_ratio) == (None, None)
+    assert math.isnan(evaluation.loss)
+
+
+ROWS = st.lists(
+    st.tuples(st.floats(0, 10), st.integers(0, 5), st.integers(0, 5), st.sampled_from("abc")), min_size=1
+)
+IMPACTS = st.dictionaries(st.sampled_from("abcd"), st.floats(0.125, 8) | st.just(0.0))
+
+
+@given(ROWS, IMPACTS)
+def test_figures_agree_with_sums_over_single_answers(
+    rows: list[tuple[float, int, int, str]], impacts: dict[str, float]
+) -> None:
+    rows = [(loss, min(wrong, counted), counted, category) for loss, wrong, counted, category in rows]
+    evaluation = evaluate(
+        np.array([loss for loss, *_ in rows]),
+        np.array([wrong for _, wrong, *_ in rows]),
+        counted=np.array([counted for *_, counted, _ in rows]),
+        categories=_column(*(category for *_, category in rows)),
+        impacts=impacts,
+    )
+    answers = [
+        (impacts.get(category, 1.0), loss, place < wrong)
+        for loss, wrong, counted, category in rows
+        for place in range(counted)
+    ]
+    assert evaluation.errors == sum(wrong for *_, wrong in answers)
+    if not answers:
+        assert evaluation.error_ratio is None
+        return
+    assert evaluation.loss == pytest.approx(sum(loss for _, loss, _ in answers) / len(answers))
+    assert evaluation.error_ratio == pytest.approx(sum(wrong for *_, wrong in answers) / len(answers))
+    total = sum(impact for impact, *_ in answers)
+    if total:
+        expected = sum(impact * wrong for impact, _, wrong in answers) / total
+        assert evaluation.weighted_error_ratio == pytest.approx(expected)
+        expected = sum(impact * loss for impact, loss, _ in answers) / total
+        assert evaluation.weighted_loss == pytest.approx(expected)
+
+
 def test_vectors_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 losses, 2 answers, no categories"):
+    with pytest.raises(ValueError, match="3 losses, 2 answers;"):
         evaluate(np.ones(3), np.array([True, True]))
     with pytest.raises(ValueError, match="at least one row"):
         evaluate(np.ones(0), np.zeros(0, dtype=bool))
     with pytest.raises(ValueError, match="impact of category 'a': got -1"):
-        evaluate(np.ones(1), np.array([True]), _column("a"), {"a": -1.0})
+        evaluate(np.ones(1), np.array([True]), categories=_column("a"), impacts={"a": -1.0})
     with pytest.raises(ValueError, match="allowed 0 to 0"):
         Categories(names=("a",), codes=np.array([0, 1]))
 
@@ -114,21 +187,6 @@ def test_wilson_intervals_agree_with_published_ones(
 def test_a_wilson_interval_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="0 errors in 0 examples"):
         wilson_interval(0, 0)
-
-
-def test_the_prior_answers_the_most_frequent_class_of_train() -> None:
-    prior = prior_baseline(np.array([0, 0, 0, 1]), np.array([0, 1, 1, 0]), 2)
-    assert prior.error_ratio == 0.5
-    assert prior.loss == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
-
-
-def test_the_prior_of_balanced_classes_loses_the_logarithm_of_their_number() -> None:
-    assert prior_baseline(np.arange(7), np.arange(7), 7).loss == pytest.approx(math.log(7))
-
-
-def test_the_prior_stays_finite_for_a_class_that_train_lacks() -> None:
-    prior = prior_baseline(np.array([0, 0]), np.array([1]), 2)
-    assert prior == pytest.approx((1.0, math.log(5)))
 
 
 def test_light_parts_bring_no_numpy() -> None:
