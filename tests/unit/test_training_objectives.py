@@ -1,7 +1,6 @@
 """Objectives: torch's own losses, exact in parts, in float32, and judged without smoothing or weights."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,34 +11,21 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradsight.v1 import spec_pb2
+from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.objectives import Objective, build_objective
 
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class FakeOutputs:
-    kind: str
-    names: tuple[str, ...] = ()
-    size: int = 3
-    deviation: tuple[float, ...] = field(default=(1.0,))
-
-    def encode(self, targets: Any) -> Tensor:
-        raise NotImplementedError
-
-    def to_json(self) -> dict[str, Any]:
-        raise NotImplementedError
+CLASSES = ClassOutputs(names=("a", "b", "c"))
+LABELS = LabelOutputs(names=("a", "b", "c"))
+NUMBER = NumberOutputs(names=("x",), mean=(7.0,), deviation=(4.0,))
+NUMBERS = NumberOutputs(names=("x", "y", "z"), mean=(0.0, 0.0, 0.0), deviation=(4.0, 1.0, 9.0))
+TOKENS = TokenOutputs(5)
 
 
-CLASSES = FakeOutputs("classes", ("a", "b", "c"))
-LABELS = FakeOutputs("labels", ("a", "b", "c"))
-NUMBER = FakeOutputs("numbers", ("x",), 1, (4.0,))
-NUMBERS = FakeOutputs("numbers", ("x", "y", "z"), 3, (4.0, 1.0, 9.0))
-TOKENS = FakeOutputs("tokens", (), 5)
-
-
-def objective(outputs: FakeOutputs, counts: list[int] | None = None, **spec: Any) -> Objective:
+def objective(outputs: Outputs, counts: list[int] | None = None, **spec: Any) -> Objective:
     return build_objective(
         spec_pb2.ObjectiveSpec(**spec),
         outputs,
@@ -48,7 +34,7 @@ def objective(outputs: FakeOutputs, counts: list[int] | None = None, **spec: Any
     )
 
 
-def batch(outputs: FakeOutputs, rows: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(outputs: Outputs, rows: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
     size = outputs.size
     if outputs.kind == "classes":
@@ -137,13 +123,15 @@ def test_judging_knows_neither_smoothing_nor_weights(name: str) -> None:
     ],
 )
 def test_losses_of_one_number_are_reported_in_its_unit_and_of_several_in_deviations(
-    outputs: FakeOutputs, spec: spec_pb2.ObjectiveSpec, scale: float
+    outputs: Outputs, spec: spec_pb2.ObjectiveSpec, scale: float
 ) -> None:
     assert build_objective(spec, outputs, class_counts=None, device=CPU).scale == scale
 
 
 def test_huber_is_square_near_zero_and_linear_beyond_delta() -> None:
-    huber = objective(FakeOutputs("numbers", ("x",), 1, (1.0,)), huber=spec_pb2.Huber(delta=2.0))
+    huber = objective(
+        NumberOutputs(names=("x",), mean=(0.0,), deviation=(1.0,)), huber=spec_pb2.Huber(delta=2.0)
+    )
     judged = huber.judge(torch.tensor([[1.0], [5.0]]), torch.zeros(2, 1))
     assert judged.loss.tolist() == [0.5, 2.0 * (5.0 - 1.0)]
 
@@ -185,6 +173,14 @@ def test_a_row_is_right_when_all_its_labels_are() -> None:
     )
     assert judged.wrong is not None
     assert judged.wrong.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "labels", "tokens"])
+def test_scores_that_are_no_numbers_are_wrong_answers(name: str) -> None:
+    scores, targets = batch(OUTPUTS[name])
+    judged = ALL[name].judge(torch.full_like(scores, math.nan), targets * 0)
+    assert judged.wrong is not None
+    assert judged.wrong.tolist() == [targets[0].numel() if name == "tokens" else 1] * len(targets)
 
 
 def test_tokens_that_do_not_count_are_nowhere_counted() -> None:

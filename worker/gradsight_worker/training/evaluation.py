@@ -1,72 +1,223 @@
 """Held-out rows: what the model answers, how wrong it is, and which weights are worth keeping."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gradsight.v1 import event_pb2, state_pb2
 from gradsight_insight.categories import Categories
 from gradsight_insight.evaluation import evaluate
+from gradsight_insight.measures import (
+    macro_f1,
+    macro_f1_of_labels,
+    mean_absolute,
+    perplexity,
+    root_mean_square,
+)
+from gradsight_models.outputs import NumberOutputs, Outputs
 from gradsight_worker.training.data.rows import Rows
+from gradsight_worker.training.objectives import Judged, Objective
 from gradsight_worker.training.state import TrainingState
 
-_BATCH = 1024
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""Makes the context in which a model computes: its number formats."""
+
+_MOST_ROWS = 1024
+_MOST_NUMBERS = 1 << 20
+"""In the inputs or scores of the rows that are answered at once, unless a training step has more."""
+
+
+class Encoded(Protocol):
+    """What judging needs of encoded rows."""
+
+    @property
+    def owners(self) -> npt.NDArray[np.int64] | None:
+        """The row of each encoded row, from 0; None: they are the rows."""
+        ...
+
+    def fetch(self, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and targets of these encoded rows, on the device."""
+        ...
+
+    def blocks(self, size: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """All of them in order, at most `size` at once."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The rows of one side, encoded on the device."""
+    """The rows of one side, as they came and as the model takes them."""
 
     split: state_pb2.Split.ValueType
     rows: Rows
-    inputs: tuple[Tensor, ...]
-    targets: Tensor
+    encoded: Encoded
     categories: Categories | None
     impacts: Mapping[str, float]
+    micro_batch: int = 64
+    """Rows that a training step computes at once: so many fit into memory, since judging needs less."""
+
+    def rows_at_once(self, outputs: Outputs) -> int:
+        """How many encoded rows to answer at once: small ones in large blocks, large ones in small blocks."""
+        inputs, targets = self.encoded.fetch(torch.zeros(1, dtype=torch.int64))
+        numbers = sum(column.numel() for column in inputs)
+        if outputs.kind == "tokens":
+            numbers = max(numbers, targets.numel() * outputs.size)
+        return min(_MOST_ROWS, max(self.micro_batch, _MOST_NUMBERS // max(1, numbers)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a model made of each row."""
+    """What a model made of each row, on the host."""
 
     losses: npt.NDArray[np.float32]
-    """Unsmoothed, in nats; may be non-finite."""
-    predicted: npt.NDArray[np.object_]
-    """Names of classes."""
-    correct: npt.NDArray[np.bool_]
+    """Mean over the row's answers, neither smoothed nor weighted, in the objective's unit; may be non-finite, NaN where
+    no answer counts."""
+    wrong: npt.NDArray[np.int64] | None
+    """Wrong answers of each row; None where answers are not right or wrong."""
+    counted: npt.NDArray[np.int64] | None = None
+    """Tokens of each row that count; None for other answers: one a row."""
+    predicted: npt.NDArray[Any] | None = None
+    """Classes: int64 [rows]. Labels: bool [rows, size]. Numbers: float64 [rows, size], in units. None for tokens."""
+    macro_f1: float | None = None
+    """Present for classes and labels."""
+    root_mean_square_error: float | None = None
+    """Present for numbers, in units."""
+    mean_absolute_error: float | None = None
+    """Present for numbers, in units."""
 
 
-def answer(model: nn.Module, held_out: HeldOut, classes: npt.NDArray[np.object_]) -> Answers:
-    """Let the model answer every row, in evaluation mode; it is back in training mode afterwards."""
-    model.eval()
-    with torch.no_grad():
-        parts = [
-            _losses_and_classes(
-                model,
-                [column[start : start + _BATCH] for column in held_out.inputs],
-                held_out.targets[start : start + _BATCH],
+def answer(
+    model: nn.Module,
+    held_out: HeldOut,
+    objective: Objective,
+    outputs: Outputs,
+    autocast: Autocast = nullcontext,
+) -> Answers:
+    """Let the model answer every row, in evaluation mode; it is back in training mode afterwards.
+
+    Rows that do not fit into the device's memory are answered fewer at once.
+    """
+    size = held_out.rows_at_once(outputs)
+    while True:
+        try:
+            judged, targets = _judge(model, held_out.encoded.blocks(size), objective, autocast)
+            return answers_of(
+                judged, targets, outputs, owners=held_out.encoded.owners, rows=len(held_out.rows)
             )
-            for start in range(0, len(held_out.targets), _BATCH)
-        ]
-        # One copy to the host at the end: the device is asked once.
-        losses = torch.cat([part[0] for part in parts]).cpu().numpy()
-        numbers = torch.cat([part[1] for part in parts]).cpu().numpy()
-        correct = numbers == held_out.targets.cpu().numpy()
-    model.train()
-    return Answers(losses=losses, predicted=classes[numbers], correct=correct)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        size //= 2
+
+
+def answers_of(
+    judged: Judged,
+    targets: Tensor,
+    outputs: Outputs,
+    *,
+    owners: npt.NDArray[np.int64] | None,
+    rows: int,
+) -> Answers:
+    """Answers on the host from judged encoded rows on the device, those of one row put together."""
+    losses = judged.loss.cpu().numpy()
+    wrong = None if judged.wrong is None else judged.wrong.cpu().numpy()
+    if judged.counted is not None:
+        return _token_answers(losses, wrong, judged.counted.cpu().numpy(), owners, rows)
+    assert judged.predicted is not None
+    predicted, expected = judged.predicted.cpu(), targets.cpu()
+    if isinstance(outputs, NumberOutputs):
+        # In deviations first: the mean may be so large that float32 units could not tell the two apart.
+        residuals = (predicted.double() - expected.double()).numpy() * np.array(outputs.deviation)
+        return Answers(
+            losses=losses,
+            wrong=None,
+            predicted=outputs.decode(predicted).numpy(),
+            root_mean_square_error=root_mean_square(residuals),
+            mean_absolute_error=mean_absolute(residuals),
+        )
+    if outputs.kind == "labels":
+        f1 = macro_f1_of_labels(expected.bool().numpy(), predicted.numpy())
+    else:
+        f1 = macro_f1(expected.numpy(), predicted.numpy(), outputs.size)
+    return Answers(losses=losses, wrong=wrong, predicted=predicted.numpy(), macro_f1=f1)
+
+
+def _judge(
+    model: nn.Module,
+    blocks: Iterator[tuple[tuple[Tensor, ...], Tensor]],
+    objective: Objective,
+    autocast: Autocast,
+) -> tuple[Judged, Tensor]:
+    parts: list[Judged] = []
+    targets: list[Tensor] = []
+    model.eval()
+    try:
+        with torch.no_grad():
+            for inputs, expected in blocks:
+                with autocast():
+                    scores = model(*inputs)
+                parts.append(objective.judge(scores, expected))
+                # Of tokens nothing is asked later, and there are many.
+                targets.append(expected if parts[-1].counted is None else expected[:0])
+    finally:
+        model.train()
+    return joined(parts), torch.cat(targets)
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """Judged rows of several blocks as one."""
+    return Judged(
+        loss=torch.cat([part.loss for part in parts]),
+        predicted=_joined([part.predicted for part in parts]),
+        wrong=_joined([part.wrong for part in parts]),
+        counted=_joined([part.counted for part in parts]),
+    )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def _token_answers(
+    loss_sums: npt.NDArray[np.float32],
+    wrong: npt.NDArray[np.int64] | None,
+    counted: npt.NDArray[np.int64],
+    owners: npt.NDArray[np.int64] | None,
+    rows: int,
+) -> Answers:
+    if owners is None:
+        owners = np.arange(rows)
+    assert wrong is not None
+    by_row = [np.bincount(owners, weights=values, minlength=rows) for values in (loss_sums, wrong, counted)]
+    with np.errstate(invalid="ignore"):
+        losses = by_row[0] / by_row[2]
+    return Answers(
+        losses=losses.astype(np.float32), wrong=by_row[1].astype(np.int64), counted=by_row[2].astype(np.int64)
+    )
 
 
 def evaluation_event(
     answers: Answers, held_out: HeldOut, *, step: int, epoch: float
 ) -> event_pb2.EvaluationCompleted:
     """The figures of a model on one side."""
-    figures = evaluate(answers.losses, answers.correct, held_out.categories, held_out.impacts)
+    figures = evaluate(
+        answers.losses,
+        answers.wrong,
+        counted=answers.counted,
+        categories=held_out.categories,
+        impacts=held_out.impacts,
+    )
+    of_tokens = answers.counted is not None
+    # A language model is asked for probabilities, not for its likeliest token: its loss chooses.
+    chooses_by_error = figures.weighted_error_ratio is not None and not of_tokens
     return event_pb2.EvaluationCompleted(
         split=held_out.split,
         step=step,
@@ -75,6 +226,11 @@ def evaluation_event(
         loss=figures.loss,
         error_ratio=figures.error_ratio,
         weighted_error_ratio=figures.weighted_error_ratio,
+        macro_f1=answers.macro_f1,
+        root_mean_square_error=answers.root_mean_square_error,
+        mean_absolute_error=answers.mean_absolute_error,
+        perplexity=perplexity(figures.loss) if of_tokens else None,
+        selection_figure=figures.weighted_error_ratio if chooses_by_error else figures.weighted_loss,
         categories=[
             event_pb2.CategoryEvaluation(
                 category=category.category,
@@ -88,46 +244,37 @@ def evaluation_event(
     )
 
 
+@dataclass(kw_only=True)
 class Validation:
     """Evaluates on validation when due and keeps the best weights."""
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        held_out: HeldOut,
-        classes: npt.NDArray[np.object_],
-        interval_steps: int,
-        total_steps: int,
-        epoch_of: Callable[[int], float],
-    ) -> None:
-        self._model = model
-        self._held_out = held_out
-        self._classes = classes
-        self._interval_steps = interval_steps
-        self._total_steps = total_steps
-        self._epoch_of = epoch_of
+    model: nn.Module
+    held_out: HeldOut
+    objective: Objective
+    outputs: Outputs
+    interval_steps: int
+    total_steps: int
+    epoch_of: Callable[[int], float]
+    autocast: Autocast = nullcontext
 
     def due(self, step: int) -> bool:
         """Whether to evaluate after this step."""
-        return step % self._interval_steps == 0 or step == self._total_steps
+        return step % self.interval_steps == 0 or step == self.total_steps
 
     def evaluate(self, state: TrainingState) -> event_pb2.EvaluationCompleted:
-        """Evaluate the weights as they are; keep them when they are the best so far."""
-        answers = answer(self._model, self._held_out, self._classes)
-        event = evaluation_event(answers, self._held_out, step=state.step, epoch=self._epoch_of(state.step))
-        if state.kept.evaluation is None or _rank(event) < _rank(state.kept.evaluation):
-            event.kept = True
-            state.kept.keep(state.parameters, event)
+        """Evaluate the weights that would answer now; keep them when they are the best so far."""
+        with state.answering():
+            answers = answer(self.model, self.held_out, self.objective, self.outputs, self.autocast)
+            event = evaluation_event(answers, self.held_out, step=state.step, epoch=self.epoch_of(state.step))
+            if state.kept.evaluation is None or _rank(event) < _rank(state.kept.evaluation):
+                event.kept = True
+                state.kept.keep(state.parameters, event)
         return event
 
 
-def _rank(evaluation: event_pb2.EvaluationCompleted) -> tuple[float, float]:
-    """Smaller is better: error weighted by impact, then loss; the earlier one wins a tie."""
-    loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf
-    return evaluation.weighted_error_ratio, loss
-
-
-def _losses_and_classes(model: nn.Module, inputs: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-    scores = model(*inputs)
-    return functional.cross_entropy(scores, targets, reduction="none"), scores.argmax(dim=1)
+def _rank(evaluation: event_pb2.EvaluationCompleted) -> tuple[bool, float, float]:
+    """Smaller is better: the figure that chooses, then the loss; the earlier one wins a tie. Non-finite comes last."""
+    figures = (evaluation.selection_figure, evaluation.loss)
+    if not all(map(math.isfinite, figures)):
+        return True, math.inf, math.inf
+    return False, *figures

@@ -8,7 +8,7 @@ in. Nothing here asks the device for a number.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradsight.v1 import spec_pb2
-from gradsight_models.outputs import Outputs
+from gradsight_models.outputs import NumberOutputs, Outputs
 from gradsight_worker.training.errors import TrainingFailed
 
 IGNORED = -100
@@ -85,13 +85,11 @@ class ClassObjective:
         return len(targets)
 
     def judge(self, scores: Tensor, targets: Tensor) -> Judged:
-        """The class of the highest score is the answer."""
+        """The class of the highest score is the answer; scores that are no numbers are wrong."""
+        losses = functional.cross_entropy(scores.float(), targets, reduction="none")
         predicted = scores.argmax(dim=1)
-        return Judged(
-            loss=functional.cross_entropy(scores.float(), targets, reduction="none"),
-            predicted=predicted,
-            wrong=(predicted != targets).long(),
-        )
+        wrong = (predicted != targets) | losses.isnan()
+        return Judged(loss=losses, predicted=predicted, wrong=wrong.long())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +107,11 @@ class LabelObjective:
         return len(targets)
 
     def judge(self, scores: Tensor, targets: Tensor) -> Judged:
-        """Labels more likely than not are the answer; it is wrong when one of them is."""
+        """Labels at least as likely as not are the answer; it is wrong when one of them is."""
         losses = functional.binary_cross_entropy_with_logits(scores.float(), targets, reduction="none")
-        predicted = scores > 0
-        return Judged(
-            loss=losses.mean(dim=1),
-            predicted=predicted,
-            wrong=(predicted != targets.bool()).any(dim=1).long(),
-        )
+        predicted = scores >= 0
+        wrong = (predicted != targets.bool()) | losses.isnan()
+        return Judged(loss=losses.mean(dim=1), predicted=predicted, wrong=wrong.any(dim=1).long())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +159,11 @@ class TokenObjective:
         losses = functional.cross_entropy(
             scores.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
+        losses = losses.view_as(targets)
         counts = targets != IGNORED
-        wrong = (scores.argmax(dim=2) != targets) & counts
+        wrong = ((scores.argmax(dim=2) != targets) | losses.isnan()) & counts
         return Judged(
-            loss=losses.view_as(targets).sum(dim=1),
+            loss=losses.sum(dim=1),
             predicted=None,
             wrong=wrong.sum(dim=1),
             counted=counts.sum(dim=1),
@@ -209,6 +205,7 @@ def build_objective(
         return LabelObjective()
     if kind == "causal_language_model":
         return TokenObjective()
+    assert isinstance(outputs, NumberOutputs)
     return _number_objective(kind, spec, outputs)
 
 
@@ -230,9 +227,9 @@ _OWN = {
 }
 
 
-def _number_objective(kind: str, spec: spec_pb2.ObjectiveSpec, outputs: Any) -> NumberObjective:
+def _number_objective(kind: str, spec: spec_pb2.ObjectiveSpec, outputs: NumberOutputs) -> NumberObjective:
     # Columns of different units have no common one: their loss stays in deviations.
-    deviation = float(outputs.deviation[0]) if outputs.size == 1 else 1.0
+    deviation = outputs.deviation[0] if outputs.size == 1 else 1.0
     if kind == "mean_absolute_error":
         return NumberObjective(distance=functional.l1_loss, scale=deviation)
     if kind == "mean_squared_error":
