@@ -45,7 +45,7 @@ format: $(VENV)/.development ## put the sources in order
 protos: .venv-protos/.installed ## regenerate the stubs from protos/
 	.venv-protos/bin/python scripts/gen_protos.py
 
-bench: $(VENV)/.development ## run every benchmark (several minutes); BENCH_ARGS="--quick" for a minute each
+bench: $(VENV)/.bench ## run every benchmark (several minutes); BENCH_ARGS="--quick" for a minute each
 	@for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
 
 clean: ## remove what the chores made
@@ -63,6 +63,10 @@ $(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.development: $(VENV)/.runtime
 	$(PIP) install $(PIP_ARGS) -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.development
+	$(PIP) install $(PIP_ARGS) -c constraints.txt --group bench
 	@touch $@
 
 .venv-protos/.installed: pyproject.toml $(BIN)/python

@@ -1,0 +1,155 @@
+"""Steps per second: our loop as a job runs it, beside the loops that people write and the trainers that they install.
+
+The same model, rows, batch and optimizer (AdamW, constant rate, gradients clipped by norm at 1) in every loop. Ours is
+a job's own: full telemetry at its default cadence, a channel that another process drains. Every loop lives in a process
+of its own and they take turns, each time in another order; a ratio is the median of the ratios of each round.
+"""
+
+import argparse
+import gc
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from _household import scratch_directory
+from _our_loop import our_loop
+from _report import Figure, arguments, report
+from _step_cases import CASES, Case
+from _step_loops import OTHERS, Turn, missing
+
+OURS, PROGRAM = "ours", "ours, exported program"
+_OF_EAGER = 0.95
+_SLICES = 4
+"""Of a round: the loops change places so often that a machine whose speed wanders wanders for all of them."""
+
+
+def main() -> None:
+    options = _options()
+    loops = _installed([OURS, *OTHERS] if options.loop is None else [OURS, *options.loop])
+    figures = []
+    for name in options.case or CASES:
+        rates = _measure(CASES[name], name, loops, options)
+        figures += _figures(
+            f"{name}, {options.threads} threads" if options.threads > 1 else name, name, rates
+        )
+    report("step_rate", figures, as_json=options.json)
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads in every loop")
+    parser.add_argument("--rounds", type=int, help="turns of each loop (5; quick: 3)")
+    parser.add_argument("--case", action="append", choices=CASES, help="only this one (repeatable)")
+    parser.add_argument("--loop", action="append", choices=[PROGRAM, *OTHERS], help="only ours and this one")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    return options
+
+
+def _installed(loops: list[str]) -> list[str]:
+    absent = {name: package for name in loops if (package := missing(name))}
+    for name, package in absent.items():
+        print(f"{name}: not installed (pip install {package})", file=sys.stderr)
+    return [name for name in loops if name not in absent]
+
+
+def _measure(case: Case, name: str, loops: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Steps per second of each loop in each round."""
+    slices = 1 if options.quick else _SLICES
+    rates: dict[str, list[float]] = {loop: [] for loop in loops}
+    with ExitStack() as stack:
+        directory = stack.enter_context(scratch_directory())
+        processes = {
+            loop: stack.enter_context(_LoopProcess(name, loop, options.threads, directory)) for loop in loops
+        }
+        for process in processes.values():
+            process.take(case.warm_up)
+        for _ in range(options.rounds):
+            seconds = dict.fromkeys(loops, 0.0)
+            for number in range(slices):
+                for loop in loops[number % len(loops) :] + loops[: number % len(loops)]:
+                    seconds[loop] += processes[loop].take(case.steps)
+            for loop in loops:
+                rates[loop].append(slices * case.steps / seconds[loop])
+    return rates
+
+
+def _figures(title: str, name: str, rates: Mapping[str, list[float]]) -> list[Figure]:
+    figures = [
+        Figure(name=f"{title}: {loop}", value=statistics.median(of), unit="steps/s")
+        for loop, of in rates.items()
+    ]
+    bar: float | None
+    for loop in rates:
+        if loop == PROGRAM:
+            ratio, bar, said = (
+                _ratio(rates[loop], rates[OURS]),
+                _OF_EAGER,
+                "exported program, times the eager module",
+            )
+        elif loop != OURS:
+            ratio, bar, said = (
+                _ratio(rates[OURS], rates[loop]),
+                CASES[name].bars.get(loop),
+                f"ours, times {loop}",
+            )
+        else:
+            continue
+        figures.append(Figure(name=f"{title}: {said}", value=ratio, unit="ratio", bar=bar))
+    return figures
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+class _LoopProcess:
+    """One loop in a process of its own, for all rounds of a case. A context manager."""
+
+    def __init__(self, case: str, loop: str, threads: int, directory: Path) -> None:
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_set_up,
+            initargs=(case, loop, threads, directory / loop),
+        )
+
+    def take(self, steps: int) -> float:
+        """Let it take so many steps; the seconds that they took."""
+        return self._pool.submit(_take, steps).result()
+
+    def __enter__(self) -> "_LoopProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+# The loop's process
+
+_turns: list[Turn] = []
+
+
+def _set_up(name: str, loop: str, threads: int, directory: Path) -> None:
+    torch.set_num_threads(threads)
+    case = CASES[name]
+    if loop == OURS:
+        _turns.append(our_loop(case, case.model(), directory))
+    else:
+        _turns.append(OTHERS[loop](case))
+    # As the worker does before it forks a trainer; here for every loop.
+    gc.collect()
+    gc.freeze()
+
+
+def _take(steps: int) -> float:
+    return _turns[0](steps)
+
+
+if __name__ == "__main__":
+    main()
