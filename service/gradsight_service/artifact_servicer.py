@@ -11,11 +11,13 @@ from typing import BinaryIO
 import structlog
 
 from gradsight._reasons import Reason
+from gradsight.graph import MOST_GRAPH_BYTES
 from gradsight.v1 import artifact_pb2, artifact_service_pb2_grpc
 from gradsight.v1 import artifact_service_pb2 as pb
 from gradsight_service import requests
 from gradsight_service.calls import Context
 from gradsight_service.errors import CallError, Violation, draining, invalid_request
+from gradsight_service.headers import MAGIC_BYTES, content_problem
 from gradsight_service.limits import shown
 from gradsight_service.store_access import StoreAccess
 from gradsight_store.artifact_records import get_artifact, list_artifacts, record_artifact
@@ -151,15 +153,12 @@ def _check_announcement(request: pb.CreateUploadRequest, kind: int) -> None:
         raise invalid_request(
             "filename", f"got {shown(name)}, allowed 1 to 128 characters, no path separators"
         )
-    if kind != artifact_pb2.ARTIFACT_KIND_DATASET:
-        later = Violation(
-            path="kind", message=f"got {kind}, allowed dataset", reason=Reason.NOT_SUPPORTED_YET
-        )
-        raise CallError(
-            Reason.NOT_SUPPORTED_YET, "kind: only datasets can be uploaded yet", violations=[later]
-        )
-    if request.size_bytes > MAX_UPLOAD_BYTES:
-        raise _too_large("size_bytes", request.size_bytes, MAX_UPLOAD_BYTES)
+    if kind not in requests.UPLOADED_KINDS:
+        allowed = ", ".join(map(requests.kind_name, requests.UPLOADED_KINDS))
+        raise invalid_request("kind", f"got {kind}, allowed {allowed}")
+    most = MOST_GRAPH_BYTES if kind == artifact_pb2.ARTIFACT_KIND_GRAPH else MAX_UPLOAD_BYTES
+    if request.size_bytes > most:
+        raise _too_large("size_bytes", request.size_bytes, most)
     requests.whole_number("size_bytes", request.size_bytes, low=1, high=MAX_UPLOAD_BYTES)
 
 
@@ -167,6 +166,9 @@ def _check_chunk(chunk: pb.WriteUploadRequest) -> None:
     if len(chunk.data) > MAX_CHUNK_BYTES:
         raise _too_large("data", len(chunk.data), MAX_CHUNK_BYTES)
     requests.sequence("offset", chunk.offset)
+    problem = content_problem(chunk.data[:MAGIC_BYTES]) if chunk.offset == 0 else ""
+    if problem:
+        raise invalid_request("data", problem)
 
 
 def _too_large(path: str, got: int, most: int) -> CallError:

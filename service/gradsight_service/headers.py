@@ -1,14 +1,18 @@
-"""The first line of a data file: which columns it has. Read at Create, so that a misspelt column is refused at once."""
+"""The beginning of a data file: which columns it has. Read at Create, so that a misspelt column is refused at once."""
 
 import csv
 import io
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from gradsight._tensor_headers import looks_pickled
 from gradsight.v1 import spec_pb2
+from gradsight_service.binary_headers import npy_columns, parquet_columns, safetensors_columns, tar_columns
 
 MOST_BYTES = 1 << 20
+MAGIC_BYTES = 4096
 _LONGEST_NAME = 4096
 
 FORMATS_BY_ENDING = {
@@ -25,6 +29,24 @@ DATA_FORMATS = tuple(
     for known in dict.fromkeys(FORMATS_BY_ENDING.values())
 )
 
+_BINARY: Mapping[int, Callable[[BinaryIO, int], tuple[str, ...] | None]] = {
+    spec_pb2.DATA_FORMAT_PARQUET: parquet_columns,
+    spec_pb2.DATA_FORMAT_NPY: npy_columns,
+    spec_pb2.DATA_FORMAT_SAFETENSORS: safetensors_columns,
+    spec_pb2.DATA_FORMAT_TAR: tar_columns,
+}
+# What files begin with that are easily taken for another kind.
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"(\xb5/\xfd": "a zstandard file",
+    b"PAR1": "a parquet file",
+    b"\x93NUMPY": "an npy file",
+    b"\x89HDF": "an HDF5 file",
+}
+
 
 @dataclass(frozen=True)
 class Header:
@@ -36,9 +58,32 @@ class Header:
 
 
 def read_header(file: BinaryIO, data_format: spec_pb2.DataFormat.ValueType) -> Header:
-    """Read at most MOST_BYTES of a file and tell its columns. Never raises for what the file holds."""
-    if data_format not in (spec_pb2.DATA_FORMAT_CSV, spec_pb2.DATA_FORMAT_JSONL):
-        return Header(columns=None)
+    """Read the beginning of a file and tell its columns. Never raises for what the file holds."""
+    name = spec_pb2.DataFormat.Name(data_format).removeprefix("DATA_FORMAT_").lower()
+    beginning = file.read(MAGIC_BYTES)
+    if problem := content_problem(beginning):
+        return Header(problem=problem)
+    kind = next((kind for magic, kind in _MAGIC.items() if beginning.startswith(magic)), "")
+    if kind and kind.split()[1] != name:
+        return Header(problem=f"got {kind}, allowed {name}: convert it, or say its format")
+    file.seek(0)
+    if data_format not in _BINARY:
+        return _text_header(file, data_format)
+    try:
+        return Header(_BINARY[data_format](file, file.seek(0, io.SEEK_END)))
+    except ValueError as error:
+        return Header(problem=str(error))
+
+
+def content_problem(beginning: bytes) -> str:
+    """Why a file that begins like this is never taken, whatever it is called; empty for all others."""
+    kind = looks_pickled(beginning)
+    return (
+        f"got {kind}, which can run code when it is loaded; allowed {', '.join(DATA_FORMATS)}" if kind else ""
+    )
+
+
+def _text_header(file: BinaryIO, data_format: int) -> Header:
     beginning = file.read(MOST_BYTES)
     try:
         text = _whole_lines(beginning).decode("utf-8-sig")

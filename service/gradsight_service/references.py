@@ -1,11 +1,12 @@
-"""What a spec refers to: its files with their columns, and its baseline. Looked up at Create."""
+"""What a spec refers to: its files and what they hold, its recipe, earlier jobs. Looked up at Create."""
 
 import asyncio
 import difflib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from gradsight._reasons import Reason
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
@@ -14,6 +15,10 @@ from gradsight_service.defaults import MODELS, model_of
 from gradsight_service.errors import Violation
 from gradsight_service.headers import DATA_FORMATS, FORMATS_BY_ENDING, Header, read_header
 from gradsight_service.limits import DIGEST, JOB_ID, shown
+from gradsight_service.programs import input_violations, read_graph, read_weights, weight_problems
+from gradsight_service.recipes import recipe_violations
+from gradsight_service.requests import UPLOADED_KINDS, kind_name
+from gradsight_service.starts import baseline_violations, extension_violations, weights_violations
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import SPLITS
 from gradsight_store.artifact_records import get_artifact
@@ -21,12 +26,20 @@ from gradsight_store.artifacts import Artifacts
 from gradsight_store.errors import ArtifactNotFound, JobNotFound
 from gradsight_store.jobs import get_job
 from gradsight_store.operations import JobRef
+from gradsight_store.workers import list_recipes
 
 _KNOWN_FOR_S = 10.0
 _KEPT = 1024
 _FORMATS = frozenset({spec_pb2.DATA_FORMAT_UNSPECIFIED, *FORMATS_BY_ENDING.values()})
 _NAMES = ", ".join(DATA_FORMATS)
 
+_RULES: Mapping[str, Callable[[spec_pb2.JobSpec, job_pb2.Job], Iterator[Violation]]] = {
+    "start.extended_job_id": extension_violations,
+    "start.weights_job_id": weights_violations,
+    "evaluation.baseline_job_id": baseline_violations,
+}
+
+Facts = TypeVar("Facts")
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -38,7 +51,7 @@ class References:
         self._store = store
         self._artifacts = artifacts
         self._records: _Recent[tuple[str, str], artifact_pb2.Artifact] = _Recent(_KNOWN_FOR_S)
-        self._headers: _Recent[tuple[str, str, int], Header] = _Recent(3600.0)
+        self._read: _Recent[tuple[str, str, str], Any] = _Recent(3600.0)
 
     async def violations(self, tenant: str, spec: spec_pb2.JobSpec, context: Context) -> list[Violation]:
         """Everything that is wrong with what a spec refers to; references that are malformed are passed over.
@@ -56,24 +69,29 @@ class References:
                 else:
                     headers[split] = looked_up
         found.extend(column_violations(spec, headers))
-        if JOB_ID.pattern.fullmatch(spec.evaluation.baseline_job_id):
-            found.extend(await self._baseline(tenant, spec.evaluation.baseline_job_id, context))
+        found.extend(await self._program(tenant, spec, headers, context))
+        if spec.model.recipe.name:
+            installed = await self._store.run(list_recipes(), context)
+            found.extend(recipe_violations(spec.model.recipe, installed))
+        for path, job_id in _jobs_of(spec):
+            looked_for = await self._job(tenant, path, job_id, context)
+            found.extend([looked_for] if isinstance(looked_for, Violation) else [])
+        return found
+
+    async def job_violations(self, tenant: str, spec: spec_pb2.JobSpec, context: Context) -> list[Violation]:
+        """What is wrong between a spec that is sound, with its defaults, and the earlier jobs that it names."""
+        found: list[Violation] = []
+        for path, job_id in _jobs_of(spec):
+            job = await self._job(tenant, path, job_id, context)
+            found.extend([job] if isinstance(job, Violation) else _RULES[path](spec, job))
         return found
 
     async def _header(
         self, tenant: str, path: str, source: spec_pb2.DataSource, context: Context
     ) -> Header | Violation:
-        try:
-            record = await self._record(tenant, source.artifact, context)
-        except ArtifactNotFound:
-            return Violation(
-                path=f"{path}.artifact",
-                message=f"got {source.artifact}, which no file has, allowed an uploaded one: upload it first",
-                reason=Reason.ARTIFACT_NOT_FOUND,
-            )
-        if record.kind != artifact_pb2.ARTIFACT_KIND_DATASET:
-            kind = artifact_pb2.ArtifactKind.Name(record.kind).removeprefix("ARTIFACT_KIND_").lower()
-            return Violation(path=f"{path}.artifact", message=f"got a file of kind {kind}, allowed dataset")
+        record = await self._record(tenant, f"{path}.artifact", source.artifact, context)
+        if isinstance(record, Violation):
+            return record
         if not source.format:
             ending = "." + record.filename.rpartition(".")[2].lower()
             if ending not in FORMATS_BY_ENDING:
@@ -82,42 +100,79 @@ class References:
                     message=f"got none, and the file name {shown(record.filename)} does not tell, allowed {_NAMES}",
                 )
             source.format = FORMATS_BY_ENDING[ending]
-        header = await self._columns(tenant, source)
+        read = partial(read_header, data_format=source.format)
+        header = await self._facts(tenant, source.artifact, f"data {source.format}", read)
         return Violation(path=f"{path}.artifact", message=header.problem) if header.problem else header
 
-    async def _record(self, tenant: str, digest: str, context: Context) -> artifact_pb2.Artifact:
+    async def _program(
+        self, tenant: str, spec: spec_pb2.JobSpec, headers: Mapping[str, Header], context: Context
+    ) -> list[Violation]:
+        """What is wrong with a program's graph, its weights, and the columns that are its inputs."""
+        found: list[Violation] = []
+        facts: dict[str, Any] = {}
+        for name, read in (("graph", read_graph), ("weights", read_weights)):
+            path, digest = f"model.program.{name}", getattr(spec.model.program, name)
+            if not DIGEST.pattern.fullmatch(digest):
+                continue
+            record = await self._record(tenant, path, digest, context)
+            if isinstance(record, Violation):
+                found.append(record)
+                continue
+            facts[name] = await self._facts(tenant, digest, name, read)
+            if facts[name].problem:
+                found.append(Violation(path=path, message=facts.pop(name).problem))
+        if len(facts) == 2:
+            problems = weight_problems(facts["graph"], facts["weights"])
+            found.extend(Violation(path="model.program.weights", message=problem) for problem in problems)
+        if "graph" in facts:
+            columns = {split: header.columns for split, header in headers.items() if header.columns}
+            found.extend(input_violations(spec, facts["graph"].inputs, columns))
+        return found
+
+    async def _record(
+        self, tenant: str, path: str, digest: str, context: Context
+    ) -> artifact_pb2.Artifact | Violation:
         record = self._records.get((tenant, digest))
         if record is None:
-            record = await self._store.run(get_artifact(tenant, digest), context)
+            try:
+                record = await self._store.run(get_artifact(tenant, digest), context)
+            except ArtifactNotFound:
+                return Violation(
+                    path=path,
+                    message=f"got {digest}, which no file has, allowed an uploaded one: upload it first",
+                    reason=Reason.ARTIFACT_NOT_FOUND,
+                )
             self._records.put((tenant, digest), record)
+        # The same content may have been uploaded as something else before; what counts is what it holds.
+        if record.kind not in UPLOADED_KINDS:
+            return Violation(
+                path=path, message=f"got a file of kind {kind_name(record.kind)}, allowed an uploaded one"
+            )
         return record
 
-    async def _columns(self, tenant: str, source: spec_pb2.DataSource) -> Header:
-        key = (tenant, source.artifact, source.format)
-        header = self._headers.get(key)
-        if header is None:
-            header = await asyncio.to_thread(self._read_header, tenant, source)
-            self._headers.put(key, header)
-        return header
+    async def _facts(self, tenant: str, digest: str, kind: str, read: Callable[[BinaryIO], Facts]) -> Facts:
+        """What `read` makes of a file, kept under `kind`."""
+        facts: Facts | None = self._read.get((tenant, digest, kind))
+        if facts is None:
+            facts = await asyncio.to_thread(self._read_file, tenant, digest, read)
+            self._read.put((tenant, digest, kind), facts)
+        return facts
 
-    def _read_header(self, tenant: str, source: spec_pb2.DataSource) -> Header:
-        with self._artifacts.open(tenant, source.artifact) as file:
-            return read_header(file, source.format)
+    def _read_file(self, tenant: str, digest: str, read: Callable[[BinaryIO], Facts]) -> Facts:
+        with self._artifacts.open(tenant, digest) as file:
+            return read(file)
 
-    async def _baseline(self, tenant: str, job_id: str, context: Context) -> list[Violation]:
-        path = "evaluation.baseline_job_id"
+    async def _job(self, tenant: str, path: str, job_id: str, context: Context) -> job_pb2.Job | Violation:
+        """A job that has succeeded, or why there is none of this id."""
         try:
             job = await self._store.run(get_job(JobRef(tenant, job_id)), context)
         except JobNotFound:
             message = f"got {shown(job_id)}, which no job has, allowed a job that has succeeded"
-            return [Violation(path=path, message=message, reason=Reason.JOB_NOT_FOUND)]
+            return Violation(path=path, message=message, reason=Reason.JOB_NOT_FOUND)
         if job.state != state_pb2.JOB_STATE_SUCCEEDED:
-            return [
-                Violation(
-                    path=path, message=f"got a job that is {_state(job)}, allowed one that has succeeded"
-                )
-            ]
-        return []
+            message = f"got a job that is {_state(job)}, allowed one that has succeeded"
+            return Violation(path=path, message=message)
+        return job
 
 
 def column_violations(spec: spec_pb2.JobSpec, headers: Mapping[str, Header]) -> Iterator[Violation]:
@@ -151,6 +206,14 @@ def _nearest(column: str, known: tuple[str, ...]) -> str:
         return f"nearest is {shown(close[0])}"
     first = ", ".join(shown(name) for name in known[:5])
     return f"allowed {first}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+
+
+def _jobs_of(spec: spec_pb2.JobSpec) -> Iterator[tuple[str, str]]:
+    """Paths and ids of the earlier jobs that a spec names; malformed ids are passed over."""
+    start = spec.start.WhichOneof("from")
+    named = {f"start.{start}": getattr(spec.start, start)} if start else {}
+    named["evaluation.baseline_job_id"] = spec.evaluation.baseline_job_id
+    return ((path, job_id) for path, job_id in named.items() if JOB_ID.pattern.fullmatch(job_id))
 
 
 def _state(job: job_pb2.Job) -> str:

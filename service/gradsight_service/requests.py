@@ -4,13 +4,18 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from gradsight.v1 import event_pb2
+from gradsight.v1 import artifact_pb2, event_pb2
 from gradsight_service.errors import invalid_request
 from gradsight_service.limits import DIGEST, JOB_ID, shown
 from gradsight_store.operations import JobRef
 
 MOST_IN_PAGE = 1000
 EVENT_KINDS = tuple(field.name for field in event_pb2.JobEvent.DESCRIPTOR.oneofs_by_name["kind"].fields)
+UPLOADED_KINDS = (
+    artifact_pb2.ARTIFACT_KIND_DATASET,
+    artifact_pb2.ARTIFACT_KIND_GRAPH,
+    artifact_pb2.ARTIFACT_KIND_WEIGHTS,
+)
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,128}")
 _UPLOAD_ID = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -50,6 +55,12 @@ def upload_id(value: str) -> str:
     if not _UPLOAD_ID.fullmatch(value):
         raise invalid_request("upload_id", f"got {shown(value)}, allowed the id that CreateUpload returned")
     return value
+
+
+def kind_name(kind: int) -> str:
+    """A kind of file as people read it, `dataset` say."""
+    name = artifact_pb2.ArtifactKind.Name(artifact_pb2.ArtifactKind.ValueType(kind))
+    return name.removeprefix("ARTIFACT_KIND_").lower()
 
 
 def whole_number(path: str, value: int, *, low: int, high: int, default: int = 0) -> int:

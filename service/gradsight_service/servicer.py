@@ -22,7 +22,6 @@ from gradsight_service.headers import DATA_FORMATS
 from gradsight_service.history import read_history
 from gradsight_service.hub import Hub
 from gradsight_service.job_stream import JobStream
-from gradsight_service.recipes import installed_recipes
 from gradsight_service.references import References
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import spec_violations
@@ -34,7 +33,7 @@ from gradsight_store.events import read_events
 from gradsight_store.feed import checked_cursor
 from gradsight_store.operations import new_operation_id
 from gradsight_store.startcheck import SCHEMA_VERSION
-from gradsight_store.workers import list_workers
+from gradsight_store.workers import list_recipes, list_workers
 
 log = structlog.get_logger()
 
@@ -207,8 +206,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     async def ListRecipes(self, request: pb.ListRecipesRequest, context: Context) -> pb.ListRecipesResponse:
         """Return the recipes of the workers that are alive."""
-        workers = await self.store.run(list_workers(), context)
-        return pb.ListRecipesResponse(recipes=installed_recipes(workers)[: requests.MOST_IN_PAGE])
+        recipes = await self.store.run(list_recipes(), context)
+        return pb.ListRecipesResponse(recipes=recipes[: requests.MOST_IN_PAGE])
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
@@ -240,7 +239,10 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         violations += await self.references.violations(TENANT, spec, context)
         if violations:
             raise refuse(violations)
-        return with_defaults(spec)
+        filled = with_defaults(spec)
+        if violations := await self.references.job_violations(TENANT, filled, context):
+            raise refuse(violations)
+        return filled
 
 
 def _not_supported_yet(method: str) -> CallError:

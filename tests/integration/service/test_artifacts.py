@@ -103,7 +103,12 @@ def test_other_bytes_than_announced_are_refused_and_discarded(service: Service, 
         ({"filename": "a\\b"}, "filename", "INVALID_REQUEST"),
         ({"filename": "a\u202eb"}, "filename", "INVALID_REQUEST"),
         ({"filename": "x" * 129}, "filename", "INVALID_REQUEST"),
-        ({"kind": artifact_pb2.ARTIFACT_KIND_RESULT}, "kind", "NOT_SUPPORTED_YET"),
+        ({"kind": artifact_pb2.ARTIFACT_KIND_RESULT}, "kind", "INVALID_REQUEST"),
+        (
+            {"kind": artifact_pb2.ARTIFACT_KIND_GRAPH, "size_bytes": 17 << 20},
+            "size_bytes",
+            "UPLOAD_TOO_LARGE",
+        ),
     ],
 )
 def test_a_malformed_announcement_is_refused(

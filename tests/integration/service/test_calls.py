@@ -250,7 +250,8 @@ def test_the_server_tells_what_it_can_do(service: Service) -> None:
     assert list(info.optimizers) == ["adamw", "sgd", "adam", "adafactor", "muon"]
     assert list(info.schedules) == ["constant", "cosine", "linear", "one_cycle", "step", "plateau"]
     assert list(info.data_formats) == ["csv", "jsonl", "parquet", "npy", "safetensors", "tar"]
-    assert info.objectives[0] == "cross_entropy" and len(info.objectives) == 6
+    assert info.objectives[0] == "cross_entropy"
+    assert len(info.objectives) == 6
     assert abs(info.time.ToSeconds() - time.time()) < 60
 
 
