@@ -24,6 +24,8 @@ class GraphFacts:
     inputs: Sequence[str] = ()
     tensors: Tensors = field(default_factory=dict)
     problem: str = ""
+    place: str = ""
+    """Where in the graph the problem is, `training.nodes[3]` say; empty: in the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class WeightFacts:
 
     tensors: Tensors = field(default_factory=dict)
     problem: str = ""
+    place: str = ""
 
 
 def read_graph(file: BinaryIO) -> GraphFacts:
@@ -44,7 +47,7 @@ def read_graph(file: BinaryIO) -> GraphFacts:
     try:
         graph = parse_graph(data)
     except GraphError as error:
-        return GraphFacts(problem=str(error))
+        return GraphFacts(problem=error.message, place=error.path)
     tensors = {owned.name: (owned.dtype, owned.shape) for owned in graph.parameters if not owned.tied_to}
     tensors |= {buffer.name: (buffer.dtype, buffer.shape) for buffer in graph.buffers}
     return GraphFacts(inputs=tuple(entry.name for entry in graph.inputs), tensors=tensors)

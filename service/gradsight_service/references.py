@@ -15,7 +15,14 @@ from gradsight_service.defaults import MODELS, model_of
 from gradsight_service.errors import Violation
 from gradsight_service.headers import DATA_FORMATS, FORMATS_BY_ENDING, Header, read_header
 from gradsight_service.limits import DIGEST, JOB_ID, shown
-from gradsight_service.programs import input_violations, read_graph, read_weights, weight_problems
+from gradsight_service.programs import (
+    GraphFacts,
+    WeightFacts,
+    input_violations,
+    read_graph,
+    read_weights,
+    weight_problems,
+)
 from gradsight_service.recipes import recipe_violations
 from gradsight_service.requests import UPLOADED_KINDS, kind_name
 from gradsight_service.starts import baseline_violations, extension_violations, weights_violations
@@ -118,9 +125,12 @@ class References:
             if isinstance(record, Violation):
                 found.append(record)
                 continue
-            facts[name] = await self._facts(tenant, digest, name, read)
-            if facts[name].problem:
-                found.append(Violation(path=path, message=facts.pop(name).problem))
+            read_as: GraphFacts | WeightFacts = await self._facts(tenant, digest, name, read)
+            if read_as.problem:
+                where = f"{path}.{read_as.place}" if read_as.place else path
+                found.append(Violation(path=where, message=read_as.problem))
+            else:
+                facts[name] = read_as
         if len(facts) == 2:
             problems = weight_problems(facts["graph"], facts["weights"])
             found.extend(Violation(path="model.program.weights", message=problem) for problem in problems)
