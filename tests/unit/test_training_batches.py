@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from gradsight_worker.training.data.batches import TrainingBatches
+from gradsight_worker.training.data.encoding import ResidentRows
 
 
 def batches(rows: int, batch_size: int, seed: int = 0) -> TrainingBatches:
     numbers = torch.arange(rows)
-    return TrainingBatches((numbers.float().view(-1, 1), -numbers), numbers, batch_size=batch_size, seed=seed)
+    encoded = ResidentRows((numbers.float().view(-1, 1), -numbers, numbers))
+    return TrainingBatches(encoded, batch_size=batch_size, seed=seed)
 
 
 def epoch(of: TrainingBatches, number: int) -> list[list[int]]:

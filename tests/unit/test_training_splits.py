@@ -9,27 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsight.v1 import spec_pb2
+from gradsight_models.columns import Column, ColumnKind
+from gradsight_worker.training.data.hashing import row_hashes
 from gradsight_worker.training.data.rows import Rows
-from gradsight_worker.training.data.splits import Splits, row_hashes, split_rows
+from gradsight_worker.training.data.splits import Splits, split_rows
 from gradsight_worker.training.errors import TrainingFailed
 
 SPEC = spec_pb2.SplitSpec(validation_fraction=0.2, test_fraction=0.2, seed=3)
 
 
 def texts(values: Sequence[str], categories: Sequence[str] | None = None) -> Rows:
-    column = np.array(values, dtype=object)
-    return Rows(
-        input_names=("text",),
-        inputs=(column,),
+    return Rows.in_memory(
+        [Column(name="text", kind=ColumnKind.TEXT)],
+        [np.array(values, dtype=object)],
         targets=np.array([f"class{len(value) % 3}" for value in values], dtype=object),
         categories=None if categories is None else np.array(categories, dtype=object),
         ids=np.array([str(n) for n in range(len(values))], dtype=object),
     )
 
 
+def column(rows: Rows) -> list[str]:
+    return [cell for chunk in rows.chunks() for cell in chunk[0]]
+
+
 def sides(splits: Splits) -> dict[str, str]:
     named = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
-    return {str(text): side for side, rows in named for text in rows.inputs[0]}
+    return {str(text): side for side, rows in named for text in column(rows)}
 
 
 @settings(max_examples=20, deadline=None)
@@ -62,8 +67,8 @@ def test_copies_of_a_row_are_on_one_side_and_counted() -> None:
 def test_given_files_are_honoured_and_what_they_share_with_train_is_counted() -> None:
     train, test = texts([f"row {n}" for n in range(200)]), texts(["row 1", "row 2", "new"])
     splits = split_rows(train, None, test, SPEC)
-    assert list(splits.test.inputs[0]) == ["row 1", "row 2", "new"]
-    kept = set(splits.train.inputs[0])
+    assert column(splits.test) == ["row 1", "row 2", "new"]
+    kept = set(column(splits.train))
     assert splits.leaked_rows == sum(text in kept for text in ("row 1", "row 2"))
     whole = split_rows(train, texts(["a"]), texts(["b"]), SPEC)
     assert len(whole.train) == 200
@@ -77,9 +82,9 @@ def test_validation_is_the_same_whether_test_comes_as_a_file_or_not() -> None:
 
 
 def test_the_hash_is_the_documented_one() -> None:
-    rows = Rows(
-        input_names=("b", "a"),
-        inputs=(np.array([2.0, -0.0]), np.array([1.5, 0.0])),
+    rows = Rows.in_memory(
+        [Column(name=name, kind=ColumnKind.NUMBER) for name in ("b", "a")],
+        [np.array([2.0, -0.0]), np.array([1.5, 0.0])],
         targets=np.array(["é", "x"], dtype=object),
         categories=np.array(["c", ""], dtype=object),
         ids=np.array(["1", "2"], dtype=object),

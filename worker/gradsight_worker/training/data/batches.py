@@ -2,36 +2,39 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from gradsight_worker.training.data.encoding import Batch, EncodedRows
+
 
 class TrainingBatches:
-    """Encoded training rows on the device, shuffled anew for every epoch.
+    """Encoded training rows, shuffled anew for every epoch.
 
     The last step of an epoch takes the rows that are left; a single one joins the step before, because a batch of one
-    row has no statistics.
+    row has no statistics. Rows that are not on the device are fetched a step ahead, in a thread.
     """
 
-    def __init__(self, inputs: Sequence[Tensor], targets: Tensor, *, batch_size: int, seed: int) -> None:
-        self._columns = (*inputs, targets)
-        self._rows = len(targets)
+    def __init__(self, encoded: EncodedRows, *, batch_size: int, seed: int) -> None:
+        self._encoded = encoded
+        self._rows = len(encoded)
         self._batch_size = batch_size
         self._seed = seed
         alone = batch_size > 1 and self._rows > 1 and self._rows % batch_size == 1
         self.steps_per_epoch = max(1, -(-self._rows // batch_size) - alone)
         self._epoch = -1
-        self._order: tuple[Tensor, ...] = ()
+        self._order: Sequence[Tensor] = ()
+        self._ahead = _Ahead(encoded) if encoded.is_streamed else None
 
-    def fetch(self, step: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def fetch(self, step: int) -> Batch:
         """Inputs and targets of step 1, 2, ...; rows along the first dimension."""
-        epoch, place = divmod(step - 1, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._shuffle(epoch)
-        rows = self._order[place]
-        *inputs, targets = [column.index_select(0, rows) for column in self._columns]
-        return tuple(inputs), targets
+        if self._ahead is None:
+            return self._encoded.fetch(self._rows_of(step))
+        batch = self._ahead.take(step, self._rows_of(step))
+        self._ahead.begin(step + 1, self._rows_of(step + 1))
+        return batch
 
     def samples_until(self, step: int) -> int:
         """Rows consumed by steps 1 to `step`."""
@@ -42,12 +45,38 @@ class TrainingBatches:
         """Passes over the rows done after `step` steps."""
         return step / self.steps_per_epoch
 
+    def _rows_of(self, step: int) -> Tensor:
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        return self._order[place]
+
     def _shuffle(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self._seed, f"epoch {epoch}"))
-        order = torch.randperm(self._rows, generator=generator).to(self._columns[-1].device)
+        order = torch.randperm(self._rows, generator=generator).to(self._encoded.index_device)
         cuts = range(self._batch_size, self._batch_size * self.steps_per_epoch, self._batch_size)
         self._order = order.tensor_split(list(cuts))
         self._epoch = epoch
+
+
+class _Ahead:
+    """The next step's rows, read while this step computes."""
+
+    def __init__(self, encoded: EncodedRows) -> None:
+        self._encoded = encoded
+        self._threads: ThreadPoolExecutor | None = None
+        self._step = 0
+        self._batch: Future[Batch] | None = None
+
+    def begin(self, step: int, rows: Tensor) -> None:
+        # A thread is started with the first step only: a trainer that waits for its plan has none.
+        self._threads = self._threads or ThreadPoolExecutor(1, thread_name_prefix="rows")
+        self._step, self._batch = step, self._threads.submit(self._encoded.read, rows)
+
+    def take(self, step: int, rows: Tensor) -> Batch:
+        if self._batch is None or self._step != step:
+            return self._encoded.fetch(rows)
+        return self._encoded.to_device(self._batch.result())
 
 
 def derive_seed(seed: int, purpose: str) -> int:

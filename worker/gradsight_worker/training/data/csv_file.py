@@ -1,63 +1,122 @@
-"""Comma-separated values with a header line; quoted cells may span lines; a byte order mark and CRLF are fine."""
+"""Comma-separated values with a header line; quoted cells may span lines; a byte order mark and CRLF are fine.
+
+pyarrow cuts the file into texts, on one thread: a forked process must not lean on a thread pool. Whatever it refuses is
+walked row by row, which is slow and knows the row at fault.
+"""
 
 import csv
+import itertools
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import TextIOWrapper
 
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from gradsight_worker.training.data.rows import Roles
+from gradsight_worker.training.data.faults import NUMBER_EXPECTED, bad_cell
+from gradsight_worker.training.data.tables import CellKind, Survey, Wanted
+from gradsight_worker.training.data.text_file import LONGEST_LINE, require_lines
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import DataFile
 
-_LONGEST_CELL = 128 * 1024 * 1024
-_LARGEST_BLOCK = 2**31 - 2
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+"""Cells of a column of numbers that have no value."""
+_SMALL = 8 << 20
+_BLOCK = 4 << 20
+_WALKED = 2048
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
-def read_table(file: DataFile, roles: Roles) -> pa.Table | None:
-    """The columns that the roles want, or None when the file is better walked. Raises pyarrow's errors."""
-    size = file.path.stat().st_size
-    header = read_header(file)
-    if not {name for name, _ in roles.named} <= set(header):
-        return None
-    inferred = roles.numeric and not roles.inputs
-    types = dict.fromkeys(roles.inputs, pa.float64()) | dict.fromkeys(roles.texts, pa.string())
-    table = pa.csv.read_csv(
-        pa.memory_map(str(file.path)),
-        # One block: pyarrow infers types from the first one only.
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=min(size + 1, _LARGEST_BLOCK)),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(
-            null_values=[],
-            strings_can_be_null=False,
-            column_types=types,
-            include_columns=None if inferred else list(types),
-        ),
-    )
-    return _numeric_and_named(table, roles) if inferred else table
+class CsvFile:
+    """A `TableFile`."""
+
+    def __init__(self, file: DataFile) -> None:
+        require_lines(file, header=True)
+        self._file = file
+        self._header = _header(file)
+
+    def names(self, expected: Sequence[str]) -> Sequence[str]:
+        """The header."""
+        return self._header
+
+    def survey(self, names: Sequence[str]) -> dict[str, Survey]:
+        """As `TableFile.survey`."""
+        surveys = {name: Survey() for name in names}
+        for _, columns in self._texts(names):
+            for survey, cells in zip(surveys.values(), columns, strict=True):
+                _look(cells, survey)
+        return surveys
+
+    def blocks(self, wanted: Sequence[Wanted]) -> Iterator[list[pa.Array]]:
+        """As `TableFile.blocks`."""
+        for first, columns in self._texts([column.name for column in wanted]):
+            yield [
+                self._converted(column, cells, first) for column, cells in zip(wanted, columns, strict=True)
+            ]
+
+    def _converted(self, column: Wanted, cells: pa.Array, first: int) -> pa.Array:
+        if column.kind is CellKind.WORD:
+            return pc.if_else(pc.equal(cells, ""), None, cells)
+        if column.kind is not CellKind.NUMBER:
+            return cells
+        numbers = _numbers(cells)
+        bad = _first_word(cells) if numbers is None else _first_infinite(numbers)
+        if bad is not None:
+            raise bad_cell(self._file, first + bad + 1, column.name, cells[bad].as_py(), NUMBER_EXPECTED)
+        return numbers
+
+    def _texts(self, names: Sequence[str]) -> Iterator[tuple[int, list[pa.Array]]]:
+        """The place of each block's first row, and its columns as texts."""
+        done = 0
+        try:
+            for block in self._fast(names):
+                yield done, [block.column(name) for name in names]
+                done += block.num_rows
+        except (pa.ArrowException, UnicodeDecodeError):
+            yield from self._walked(names, done)
+
+    def _fast(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Blocks by pyarrow. Raises its errors."""
+        size = self._file.path.stat().st_size
+        small = size <= _SMALL
+        types = dict.fromkeys(names, pa.string())
+        options = {
+            "read_options": pa.csv.ReadOptions(use_threads=False, block_size=size + 1 if small else _BLOCK),
+            "parse_options": pa.csv.ParseOptions(newlines_in_values=True),
+            "convert_options": pa.csv.ConvertOptions(
+                null_values=[], strings_can_be_null=False, column_types=types, include_columns=list(types)
+            ),
+        }
+        with pa.OSFile(str(self._file.path)) as data:
+            if small:
+                yield from pa.csv.read_csv(data, **options).to_batches()
+            else:
+                yield from pa.csv.open_csv(data, **options)
+
+    def _walked(self, names: Sequence[str], done: int) -> Iterator[tuple[int, list[pa.Array]]]:
+        """Blocks by walking on after `done` rows. Raises TrainingFailed at a row that is ragged or not UTF-8."""
+        rows = itertools.islice(_walk(self._file, self._header), done, None)
+        while block := list(itertools.islice(rows, _WALKED)):
+            yield done, [pa.array([row[name] for row in block], pa.string()) for name in names]
+            done += len(block)
 
 
-def read_header(file: DataFile) -> list[str]:
+def _header(file: DataFile) -> list[str]:
     """Names of the columns. Raises TrainingFailed when there are none or one occurs twice."""
     for header in _records(file):
-        for index, name in enumerate(header):
-            if name in header[:index]:
+        seen: set[str] = set()
+        for name in header:
+            if name in seen:
                 raise TrainingFailed.by_data(f"{file.filename}: column {json.dumps(name)} occurs twice")
+            seen.add(name)
         return header
     raise TrainingFailed.by_data(f"{file.filename} is empty; a header line and rows are expected")
 
 
-def walk(file: DataFile) -> Iterator[Mapping[str, str]]:
-    """Every row as cells by column. Raises TrainingFailed at the first row that is ragged or not UTF-8."""
-    header = read_header(file)
-    records = _records(file)
-    next(records)
-    for number, record in enumerate(records, start=1):
+def _walk(file: DataFile, header: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """Every row as cells by column."""
+    for number, record in enumerate(itertools.islice(_records(file), 1, None), start=1):
         if len(record) != len(header):
             raise TrainingFailed.by_data(
                 f"{file.filename}, row {number}: got {len(record)} columns, expected {len(header)}",
@@ -66,23 +125,9 @@ def walk(file: DataFile) -> Iterator[Mapping[str, str]]:
         yield dict(zip(header, record, strict=True))
 
 
-def number(cell: str | None) -> float | None:
-    """The finite number in a cell, or None."""
-    try:
-        value = float(cell or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in (cell or "") else None
-
-
-def text(cell: str | None) -> str | None:
-    """The text in a cell, or None."""
-    return cell
-
-
 def _records(file: DataFile) -> Iterator[list[str]]:
     """Header and rows, blank lines left out."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(LONGEST_LINE)
     # Undecodable bytes come out as lone surrogates, so that the row of the first one is known.
     with file.path.open("rb") as raw, TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as lines:
         found = 0
@@ -99,24 +144,58 @@ def _records(file: DataFile) -> Iterator[list[str]]:
 
 def _require_utf8(record: list[str], row: int, file: DataFile) -> None:
     for cell in record:
-        if any("\udc80" <= character <= "\udcff" for character in cell):
+        if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
             where = f"row {row}" if row else "header"
             raise TrainingFailed.by_data(
                 f"{file.filename}, {where}: not UTF-8; save the file as UTF-8", row=row
             )
 
 
-def _numeric_and_named(table: pa.Table, roles: Roles) -> pa.Table | None:
-    """Columns with a role and all numeric ones; None when a column is meant to be numeric and is not."""
-    wanted = []
-    for name in table.column_names:
-        kind = table.schema.field(name).type
-        if name in roles.texts or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            wanted.append(name)
-        elif pa.types.is_string(kind) and _looks_numeric(table.column(name)):
-            return None
-    return table.select(wanted)
+def _look(cells: pa.Array, survey: Survey) -> None:
+    numbers = _numbers(cells)
+    if numbers is not None:
+        survey.add_numbers(len(cells) - numbers.null_count, numbers.null_count)
+        return
+    survey.add_words(
+        cells,
+        numbers=int(pc.sum(pc.match_substring_regex(cells, _NUMBER)).as_py() or 0),
+        missing=int(pc.sum(_is_missing(cells)).as_py() or 0),
+    )
 
 
-def _looks_numeric(column: pa.ChunkedArray) -> bool:
-    return bool(pa.compute.any(pa.compute.match_substring_regex(column, _NUMBER)).as_py())
+def _numbers(cells: pa.Array) -> pa.Array | None:
+    """float64 with nulls, or None when a cell is neither number nor missing."""
+    for prepare in (_as_they_are, _without_missing, _trimmed):
+        try:
+            return pc.cast(prepare(cells), pa.float64())
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _as_they_are(cells: pa.Array) -> pa.Array:
+    return cells
+
+
+def _without_missing(cells: pa.Array) -> pa.Array:
+    return pc.if_else(_is_missing(cells), None, cells)
+
+
+def _trimmed(cells: pa.Array) -> pa.Array:
+    return _without_missing(pc.utf8_trim_whitespace(cells))
+
+
+def _is_missing(cells: pa.Array) -> pa.Array:
+    return pc.is_in(cells, value_set=pa.array(MISSING))
+
+
+def _first_word(cells: pa.Array) -> int | None:
+    for place, cell in enumerate(cells.to_pylist()):
+        if _numbers(pa.array([cell])) is None:
+            return place
+    return None
+
+
+def _first_infinite(numbers: pa.Array) -> int | None:
+    found = pc.index(pc.is_inf(numbers), True).as_py()
+    return found if found >= 0 else None

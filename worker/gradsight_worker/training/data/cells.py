@@ -1,0 +1,140 @@
+"""Where the cells of a column lie: in memory, in a table of Arrow batches, or in a file of tensors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gradsight_worker.training.data.mapped import MappedFile
+
+Indices = npt.NDArray[np.int64]
+Selection = slice | Indices
+"""Rows by their place in the file, from 0."""
+
+
+class Cells(Protocol):
+    """The cells of one column."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: Selection) -> npt.NDArray[Any]:
+        """The cells of these rows, in an array of their own."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what only the last `gather` needed in memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayCells:
+    """Cells in memory."""
+
+    values: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def gather(self, rows: Selection) -> npt.NDArray[Any]:
+        """As `Cells.gather`."""
+        return self.values[rows].copy() if isinstance(rows, slice) else self.values[rows]
+
+    def release(self) -> None:
+        """Nothing to let go of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorCells:
+    """Rows of one tensor in a mapped file."""
+
+    values: npt.NDArray[Any]
+    """A view of the file's bytes, rows first."""
+    file: MappedFile
+    convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = np.array
+    """From a part of `values` to cells that are a copy."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def gather(self, rows: Selection) -> npt.NDArray[Any]:
+        """As `Cells.gather`."""
+        return self.convert(self.values[rows])
+
+    def release(self) -> None:
+        """Let go of the file's pages."""
+        self.file.release()
+
+
+class ArrowTable:
+    """Record batches of the same length, the last one aside; in memory or in a mapped file."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch] | MappedFile) -> None:
+        if isinstance(batches, MappedFile):
+            reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(batches.bytes)))
+            self._batch: Callable[[int], pa.RecordBatch] = reader.get_batch
+            count = reader.num_record_batches
+        else:
+            self._batch = batches.__getitem__
+            count = len(batches)
+        self._file = batches if isinstance(batches, MappedFile) else None
+        self._length = max(self._batch(0).num_rows, 1) if count else 1
+        self._rows = (count - 1) * self._length + self._batch(count - 1).num_rows if count else 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def parts(self, column: int, rows: Selection) -> Iterator[pa.Array]:
+        """The cells of these rows, one array for each batch that they lie in."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self._rows)
+            while start < stop:
+                number, place = divmod(start, self._length)
+                taken = min(stop - start, self._length - place)
+                yield self._batch(number).column(column).slice(place, taken)
+                start += taken
+            return
+        numbers, places = np.divmod(rows, self._length)
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        for part in np.split(np.arange(len(rows)), cuts):
+            if len(part):
+                yield self._batch(int(numbers[part[0]])).column(column).take(pa.array(places[part]))
+
+    def release(self) -> None:
+        """Let go of the file's pages."""
+        if self._file is not None:
+            self._file.release()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrowCells:
+    """One column of a table: numbers with NaN where there is none, texts or lists of texts with None."""
+
+    table: ArrowTable
+    column: int
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def gather(self, rows: Selection) -> npt.NDArray[Any]:
+        """As `Cells.gather`."""
+        parts = [_to_numpy(part) for part in self.table.parts(self.column, rows)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
+
+    def release(self) -> None:
+        """Let go of the table's pages."""
+        self.table.release()
+
+
+def _to_numpy(cells: pa.Array) -> npt.NDArray[Any]:
+    if pa.types.is_list(cells.type):
+        lists = np.empty(len(cells), dtype=object)
+        lists[:] = [None if cell is None else tuple(cell) for cell in cells.to_pylist()]
+        return lists
+    values: npt.NDArray[Any] = cells.to_numpy(zero_copy_only=False)
+    # Numbers without gaps come as a view of the table.
+    return values if values.flags.writeable else values.copy()
