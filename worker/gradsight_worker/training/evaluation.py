@@ -32,6 +32,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 _MOST_ROWS = 1024
 _MOST_NUMBERS = 1 << 20
 """In the inputs or scores of the rows that are answered at once, unless a training step has more."""
+_TARGETS_AT_ONCE = 256
 
 
 class Encoded(Protocol):
@@ -42,6 +43,11 @@ class Encoded(Protocol):
         """The row of each encoded row, from 0; None: they are the rows."""
         ...
 
+    @property
+    def targets(self) -> Tensor | None:
+        """All targets, where they fit into memory."""
+        ...
+
     def fetch(self, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Inputs and targets of these encoded rows, on the device."""
         ...
@@ -49,6 +55,14 @@ class Encoded(Protocol):
     def blocks(self, size: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """All of them in order, at most `size` at once."""
         ...
+
+
+def targets_of(encoded: Encoded) -> Iterator[Tensor]:
+    """All targets in order, in blocks, on the device."""
+    if encoded.targets is not None:
+        yield encoded.targets
+    else:
+        yield from (targets for _, targets in encoded.blocks(_TARGETS_AT_ONCE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +230,10 @@ def evaluation_event(
         impacts=held_out.impacts,
     )
     of_tokens = answers.counted is not None
+    selection_figure = figures.weighted_error_ratio
     # A language model is asked for probabilities, not for its likeliest token: its loss chooses.
-    chooses_by_error = figures.weighted_error_ratio is not None and not of_tokens
+    if selection_figure is None or of_tokens:
+        selection_figure = figures.weighted_loss
     return event_pb2.EvaluationCompleted(
         split=held_out.split,
         step=step,
@@ -230,7 +246,7 @@ def evaluation_event(
         root_mean_square_error=answers.root_mean_square_error,
         mean_absolute_error=answers.mean_absolute_error,
         perplexity=perplexity(figures.loss) if of_tokens else None,
-        selection_figure=figures.weighted_error_ratio if chooses_by_error else figures.weighted_loss,
+        selection_figure=selection_figure,
         categories=[
             event_pb2.CategoryEvaluation(
                 category=category.category,
