@@ -55,10 +55,10 @@ def baseline_answers(
     Of numbers, what it answers is turned into this job's deviations. Raises TrainingFailed when it cannot read a row.
     """
     if outputs.kind == "tokens":
-        _, targets = held_out.encoded.fetch(torch.zeros(1, dtype=torch.int64))
+        _, targets = next(held_out.encoded.blocks(1))
         return answer(baseline.module.to(targets.device), held_out, objective, outputs)
     terms = _CommonTerms(outputs, baseline.outputs)
-    expected = torch.cat([targets.cpu() for targets in targets_of(held_out.encoded)])
+    expected = torch.cat([targets.cpu() for targets in targets_of(held_out.encoded, outputs)])
     parts, start = [], 0
     for chunk in held_out.rows.select(baseline.input_columns).chunks():
         try:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from gradsight_insight.measures import (
     root_mean_square,
 )
 from gradsight_models.outputs import NumberOutputs, Outputs
+from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.objectives import Judged, Objective
 from gradsight_worker.training.state import TrainingState
@@ -35,43 +36,13 @@ _MOST_NUMBERS = 1 << 20
 _TARGETS_AT_ONCE = 256
 
 
-class Encoded(Protocol):
-    """What judging needs of encoded rows."""
-
-    @property
-    def owners(self) -> npt.NDArray[np.int64] | None:
-        """The row of each encoded row, from 0; None: they are the rows."""
-        ...
-
-    @property
-    def targets(self) -> Tensor | None:
-        """All targets, where they fit into memory."""
-        ...
-
-    def fetch(self, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs and targets of these encoded rows, on the device."""
-        ...
-
-    def blocks(self, size: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """All of them in order, at most `size` at once."""
-        ...
-
-
-def targets_of(encoded: Encoded) -> Iterator[Tensor]:
-    """All targets in order, in blocks, on the device."""
-    if encoded.targets is not None:
-        yield encoded.targets
-    else:
-        yield from (targets for _, targets in encoded.blocks(_TARGETS_AT_ONCE))
-
-
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """The rows of one side, as they came and as the model takes them."""
 
     split: state_pb2.Split.ValueType
     rows: Rows
-    encoded: Encoded
+    encoded: EncodedRows
     categories: Categories | None
     impacts: Mapping[str, float]
     micro_batch: int = 64
@@ -79,10 +50,9 @@ class HeldOut:
 
     def rows_at_once(self, outputs: Outputs) -> int:
         """How many encoded rows to answer at once: small ones in large blocks, large ones in small blocks."""
-        inputs, targets = self.encoded.fetch(torch.zeros(1, dtype=torch.int64))
-        numbers = sum(column.numel() for column in inputs)
+        numbers = sum(math.prod(spec.shape) for spec in self.encoded.inputs_spec)
         if outputs.kind == "tokens":
-            numbers = max(numbers, targets.numel() * outputs.size)
+            numbers *= outputs.size
         return min(_MOST_ROWS, max(self.micro_batch, _MOST_NUMBERS // max(1, numbers)))
 
 
@@ -105,6 +75,14 @@ class Answers:
     """Present for numbers, in units."""
     mean_absolute_error: float | None = None
     """Present for numbers, in units."""
+
+
+def targets_of(encoded: EncodedRows, outputs: Outputs) -> Iterator[Tensor]:
+    """All targets in order, on the device or the host; all at once, but for tokens that do not fit."""
+    if outputs.kind == "tokens" and encoded.is_streamed:
+        yield from (targets for _, targets in encoded.blocks(_TARGETS_AT_ONCE))
+    else:
+        yield encoded.targets
 
 
 def answer(

@@ -66,7 +66,7 @@ def _target_and_predicted(held_out: HeldOut, answers: Answers, outputs: Outputs)
         # As the file has them: what training saw was rounded to float32.
         targets = np.asarray(held_out.rows.targets, dtype=np.float64).reshape(len(held_out.rows), -1)
         return {"target": _numbers(targets), "predicted": _numbers(answers.predicted)}
-    expected = np.concatenate([targets.cpu().numpy() for targets in targets_of(held_out.encoded)])
+    expected = np.concatenate([targets.cpu().numpy() for targets in targets_of(held_out.encoded, outputs)])
     as_names = _class_names if outputs.kind == "classes" else _label_names
     return {
         "target": as_names(expected, outputs.names),

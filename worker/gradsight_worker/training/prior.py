@@ -8,12 +8,13 @@ from torch import Tensor
 from gradsight.v1 import state_pb2
 from gradsight_insight.priors import Prior, class_prior
 from gradsight_models.outputs import Outputs
+from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import Encoded, HeldOut, joined, targets_of
+from gradsight_worker.training.evaluation import HeldOut, targets_of
 from gradsight_worker.training.objectives import IGNORED, Objective
 
 
-def prior(objective: Objective, outputs: Outputs, train: Encoded, held_out: HeldOut) -> Prior:
+def prior(objective: Objective, outputs: Outputs, train: EncodedRows, held_out: HeldOut) -> Prior:
     """Cost on held-out rows of the same answer for every row, the best one by train.
 
     Classes and tokens: train's frequencies. Labels: each one's frequency. Numbers: train's mean or median, whichever
@@ -23,28 +24,27 @@ def prior(objective: Objective, outputs: Outputs, train: Encoded, held_out: Held
         TrainingFailed: No token of train, or of the held-out rows, counts.
     """
     if outputs.kind in ("classes", "tokens"):
-        counts = answer_counts(train, outputs.size)
-        held_out_counts = answer_counts(held_out.encoded, outputs.size)
+        counts = answer_counts(train, outputs)
+        held_out_counts = answer_counts(held_out.encoded, outputs)
         _require_tokens(counts, state_pb2.SPLIT_TRAIN)
         _require_tokens(held_out_counts, held_out.split)
         return class_prior(counts, held_out_counts)
-    targets = torch.cat(list(targets_of(train)))
+    targets = torch.cat(list(targets_of(train, outputs)))
     constants = _label_constants(targets) if outputs.kind == "labels" else _number_constants(targets)
     best = min(constants, key=lambda constant: objective.loss(constant.expand_as(targets), targets).item())
-    judged = joined(
-        [objective.judge(best.expand_as(expected), expected) for expected in targets_of(held_out.encoded)]
-    )
+    expected = torch.cat(list(targets_of(held_out.encoded, outputs)))
+    judged = objective.judge(best.to(expected.device).expand_as(expected), expected)
     return Prior(
         error_ratio=None if judged.wrong is None else judged.wrong.double().mean().item(),
         loss=judged.loss.double().mean().item(),
     )
 
 
-def answer_counts(encoded: Encoded, size: int) -> npt.NDArray[np.int64]:
+def answer_counts(encoded: EncodedRows, outputs: Outputs) -> npt.NDArray[np.int64]:
     """How often each class, or token, is the expected answer."""
-    counts = torch.zeros(size, dtype=torch.int64)
-    for targets in targets_of(encoded):
-        counts += torch.bincount(targets[targets != IGNORED], minlength=size).cpu()
+    counts = torch.zeros(outputs.size, dtype=torch.int64)
+    for targets in targets_of(encoded, outputs):
+        counts += torch.bincount(targets[targets != IGNORED], minlength=outputs.size).cpu()
     return counts.numpy()
 
 
