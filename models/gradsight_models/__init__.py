@@ -16,6 +16,7 @@ from gradsight_models.architectures import ARCHITECTURES
 from gradsight_models.builtin_source import BuiltinSource
 from gradsight_models.columns import Chunk, Chunks, Column, ColumnKind, Encoded, Reading
 from gradsight_models.documents import preprocessing_from_json, source_from_json
+from gradsight_models.image_preprocessing import ImagePreprocessing
 from gradsight_models.images import decode_image
 from gradsight_models.layers import Layer, layers_of
 from gradsight_models.loaded_model import LoadedModel
@@ -41,6 +42,7 @@ from gradsight_models.result import (
 from gradsight_models.source import ModelSource
 from gradsight_models.table_preprocessing import TablePreprocessing
 from gradsight_models.tensor_preprocessing import InputTensor, TensorPreprocessing
+from gradsight_models.token_preprocessing import TokenForm, TokenPreprocessing
 
 __all__ = [
     "ARCHITECTURES",
@@ -53,6 +55,7 @@ __all__ = [
     "Column",
     "ColumnKind",
     "Encoded",
+    "ImagePreprocessing",
     "InputTensor",
     "LabelOutputs",
     "LabelsPrediction",
@@ -69,7 +72,9 @@ __all__ = [
     "ResultError",
     "TablePreprocessing",
     "TensorPreprocessing",
+    "TokenForm",
     "TokenOutputs",
+    "TokenPreprocessing",
     "TokensPrediction",
     "UnknownLabel",
     "decode_image",

@@ -6,13 +6,18 @@ from typing import Any
 
 from torch import nn
 
+from gradsight_models.builtins.cnn import Cnn, CnnConfig
+from gradsight_models.builtins.gpt import Gpt, GptConfig
 from gradsight_models.builtins.mlp import Mlp, MlpConfig
 from gradsight_models.builtins.text_classifier import TextClassifier, TextClassifierConfig
+from gradsight_models.builtins.text_transformer import TextTransformer, TextTransformerConfig
 from gradsight_models.columns import Chunks, Column, Reading
 from gradsight_models.configuration import Configuration
+from gradsight_models.image_preprocessing import ImagePreprocessing
 from gradsight_models.ngram_preprocessing import NgramPreprocessing
 from gradsight_models.preprocessing import Preprocessing
 from gradsight_models.table_preprocessing import TablePreprocessing
+from gradsight_models.token_preprocessing import TokenForm, TokenPreprocessing
 
 JUDGING = ("classes", "labels", "numbers")
 """Kinds of outputs that say something about a row."""
@@ -48,5 +53,38 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         build=lambda config, ngrams, size: TextClassifier(config, ngrams.size, size),
     ),
+    "text_transformer": Architecture(
+        configuration=TextTransformerConfig,
+        reads=Reading.TOKENS,
+        answers=JUDGING,
+        fit=lambda config, columns, chunks: _fit_tokens(TokenForm.CLASSIFIER, config, columns, chunks),
+        build=lambda config, tokens, size: TextTransformer(config, tokens.size, tokens.width, size),
+    ),
+    "cnn": Architecture(
+        configuration=CnnConfig,
+        reads=Reading.IMAGES,
+        answers=JUDGING,
+        fit=lambda _, columns, chunks: ImagePreprocessing.fit(columns, chunks),
+        build=lambda config, images, size: Cnn(config, images.shape[0], size),
+    ),
+    "gpt": Architecture(
+        configuration=GptConfig,
+        reads=Reading.TOKENS,
+        answers=("tokens",),
+        fit=lambda config, columns, chunks: _fit_tokens(TokenForm.LANGUAGE_MODEL, config, columns, chunks),
+        build=lambda config, tokens, size: Gpt(config, size, tokens.width),
+    ),
 }
 """Every built-in architecture, by its name in a spec."""
+
+
+def _fit_tokens(
+    form: TokenForm, config: TextTransformerConfig | GptConfig, columns: Sequence[Column], chunks: Chunks
+) -> TokenPreprocessing:
+    return TokenPreprocessing.fit(
+        columns,
+        chunks,
+        form=form,
+        context_length=config.context_length,
+        max_vocabulary=config.max_vocabulary,
+    )

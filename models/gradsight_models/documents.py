@@ -1,19 +1,25 @@
 """What the JSON documents of a result stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradsight_models.builtin_source import BuiltinSource
+from gradsight_models.image_preprocessing import ImagePreprocessing
 from gradsight_models.ngram_preprocessing import NgramPreprocessing
 from gradsight_models.preprocessing import Preprocessing
 from gradsight_models.recipes import RecipeSource
 from gradsight_models.source import ModelSource
 from gradsight_models.table_preprocessing import TablePreprocessing
 from gradsight_models.tensor_preprocessing import TensorPreprocessing
+from gradsight_models.token_preprocessing import TokenPreprocessing
 
-_PREPROCESSINGS: Mapping[
-    str, type[TablePreprocessing] | type[NgramPreprocessing] | type[TensorPreprocessing]
-] = {"table": TablePreprocessing, "ngrams": NgramPreprocessing, "tensors": TensorPreprocessing}
+_PREPROCESSINGS: Mapping[str, Callable[[Mapping[str, Any]], Preprocessing]] = {
+    "table": TablePreprocessing.from_json,
+    "ngrams": NgramPreprocessing.from_json,
+    "tokens": TokenPreprocessing.from_json,
+    "images": ImagePreprocessing.from_json,
+    "tensors": TensorPreprocessing.from_json,
+}
 
 
 def preprocessing_from_json(document: Mapping[str, Any], source: ModelSource | None = None) -> Preprocessing:
@@ -26,7 +32,7 @@ def preprocessing_from_json(document: Mapping[str, Any], source: ModelSource | N
         return source.read_preprocessing(document)
     if kind not in _PREPROCESSINGS:
         raise ValueError(f"preprocessing: got kind {kind!r}, allowed: {', '.join(_PREPROCESSINGS)}")
-    return _PREPROCESSINGS[kind].from_json(document)
+    return _PREPROCESSINGS[kind](document)
 
 
 def source_from_json(document: Mapping[str, Any], files: Mapping[str, bytes]) -> ModelSource:

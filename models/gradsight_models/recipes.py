@@ -56,6 +56,11 @@ class Option:
     high: float | None = None
     """Largest number that is allowed."""
 
+    @property
+    def default_text(self) -> str:
+        """The default as a spec would say it; empty when there is none."""
+        return "" if self.default is None else _text(self.default)
+
     def parse(self, text: str) -> OptionValue:
         """The value that a text says. Raises ValueError: what it got, what is allowed."""
         kind = self.kind or (str if self.default is None else type(self.default))

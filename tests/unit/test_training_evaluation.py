@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.categories import Categories
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
+from gradsight_worker.training.data.encoding import Batch, ResidentRows
 from gradsight_worker.training.evaluation import Answers, HeldOut, Validation, answer, evaluation_event
 from gradsight_worker.training.objectives import Objective, build_objective
 
@@ -26,24 +27,17 @@ NUMBER = NumberOutputs(names=("price",), mean=(1e6,), deviation=(2.0,))
 TOKENS = TokenOutputs(4)
 
 
-@dataclass
-class FakeEncoded:
+class Watched(ResidentRows):
     """Encoded rows whose only input is the scores that the model shall give."""
 
-    scores: Tensor
-    targets: Tensor
-    owners: npt.NDArray[np.int64] | None = None
-    most: int = 1 << 30
-    sizes: list[int] = field(default_factory=list)
+    def __init__(self, scores: Tensor, targets: Tensor, owners: npt.NDArray[np.int64] | None) -> None:
+        super().__init__((scores, targets), owners)
+        self.most = 1 << 30
+        self.sizes: list[int] = []
 
-    def fetch(self, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        return (self.scores[indices],), self.targets[indices]
-
-    def blocks(self, size: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        size = min(size, self.most)
-        self.sizes.append(size)
-        for start in range(0, len(self.scores), size):
-            yield (self.scores[start : start + size],), self.targets[start : start + size]
+    def blocks(self, size: int) -> Iterator[Batch]:
+        self.sizes.append(min(size, self.most))
+        return super().blocks(self.sizes[-1])
 
 
 class Echo(nn.Module):
@@ -68,12 +62,12 @@ def held_out(
     impacts: dict[str, float] | None = None,
     micro_batch: int = 64,
 ) -> HeldOut:
-    encoded = FakeEncoded(
+    encoded = Watched(
         torch.as_tensor(scores), torch.as_tensor(targets), None if owners is None else np.array(owners)
     )
     return HeldOut(
         split=state_pb2.SPLIT_VALIDATION,
-        rows=range(len(encoded.scores) if rows is None else rows),  # type: ignore[arg-type]
+        rows=range(len(encoded) if rows is None else rows),  # type: ignore[arg-type]
         encoded=encoded,
         categories=Categories.of(np.array(list(categories), dtype=object)) if categories else None,
         impacts=impacts or {},
@@ -150,7 +144,7 @@ def test_figures_do_not_depend_on_how_many_rows_are_answered_at_once(rows: int, 
     targets = torch.randint(0, 4, (rows, 2), generator=random)
     whole, _ = judged(held_out(scores, targets), TOKENS)
     side = held_out(scores, targets)
-    assert isinstance(side.encoded, FakeEncoded)
+    assert isinstance(side.encoded, Watched)
     side.encoded.most = size
     parts, _ = judged(side, TOKENS)
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
@@ -182,7 +176,7 @@ def test_rows_that_do_not_fit_into_memory_are_answered_fewer_at_once() -> None:
     answers = answer(model := Hungry(), side, objective(CLASSES), CLASSES)
     whole, _ = judged(held_out(scores, targets), CLASSES)
     np.testing.assert_allclose(answers.losses, whole.losses, rtol=1e-6)
-    assert isinstance(side.encoded, FakeEncoded)
+    assert isinstance(side.encoded, Watched)
     assert side.encoded.sizes[-1] == 2
     assert model.training
 

@@ -50,7 +50,7 @@ def batch(outputs: Outputs, rows: int = 12, seed: int = 0) -> tuple[Tensor, Tens
     return torch.randn(rows, 7, size, generator=random), targets
 
 
-ALL = {
+ALL: dict[str, Objective] = {
     "cross_entropy": objective(CLASSES, cross_entropy=spec_pb2.CrossEntropy()),
     "smoothed": objective(CLASSES, cross_entropy=spec_pb2.CrossEntropy(label_smoothing=0.2)),
     "weighted": objective(
@@ -66,7 +66,9 @@ ALL = {
     "absolute": objective(NUMBER, mean_absolute_error=spec_pb2.MeanAbsoluteError()),
     "tokens": objective(TOKENS),
 }
-OUTPUTS = dict(zip(ALL, (CLASSES, CLASSES, CLASSES, LABELS, NUMBER, NUMBERS, NUMBER, TOKENS), strict=True))
+OUTPUTS: dict[str, Outputs] = dict(
+    zip(ALL, (CLASSES, CLASSES, CLASSES, LABELS, NUMBER, NUMBERS, NUMBER, TOKENS), strict=True)
+)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -38,6 +38,7 @@ from gradsight_worker.training.channel import (
     FailureMessage,
     Message,
     ResultMessage,
+    RewoundMessage,
 )
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
 
@@ -64,6 +65,8 @@ class AttemptSettings:
     """A trainer that says nothing for this long is killed."""
     drain_s: float = 50.0
     """A trainer that was asked to stop and has not after this long is killed."""
+    data_memory_bytes: int = 1 << 30
+    """Most memory of a trainer for encoded rows."""
     memory_limit_bytes: int | None = None
     """Address space of the trainer. Not for CUDA, which reserves far more than it uses."""
 
@@ -229,8 +232,9 @@ class Attempt:
     # The trainer
 
     def _start_trainer(self, files: inputs.Inputs, directory: Path) -> None:
-        for remark in files.remarks:
-            self._say(state_pb2.SEVERITY_WARNING, remark)
+        if files.unusable:
+            self._pass_over(files)
+        self._checkpoints = {checkpoint.path: checkpoint.digest for checkpoint in files.checkpoints}
         spec = self._record.job.spec
         own_threads = spec.resources.HasField("threads")
         plan = TrainingPlan(
@@ -242,8 +246,13 @@ class Attempt:
             train=files.data["train"],
             validation=files.data.get("validation"),
             test=files.data.get("test"),
-            baseline=files.baseline,
-            checkpoints=files.checkpoints,
+            baseline=files.results.get(inputs.BASELINE),
+            graph=files.program.get("graph"),
+            weights=files.program.get("weights"),
+            extended=files.extended,
+            start_weights=files.results.get(inputs.START),
+            checkpoints=tuple(self._checkpoints),
+            data_memory_bytes=self._settings.data_memory_bytes,
             threads=spec.resources.threads if own_threads else self._settings.threads,
         )
         if self._waiting_trainer.child.ended():  # killed while it waited: that is nobody's loss
@@ -283,9 +292,12 @@ class Attempt:
                 self._outbox.add(message.event)
             case CheckpointMessage():
                 self._files.checkpoint(message)
+            case RewoundMessage():
+                digests = [self._checkpoints[path] for path in message.unusable]
+                self._files.rewind(message.step, message.reason, digests)
             case ResultMessage():
                 self._heard_at = None
-                self._files.result(message.files, self._succeed, self._storage_failed)
+                self._files.result(message.files, self._result_stored, self._storage_failed)
             case FailureMessage():
                 self._finish(state_pb2.JOB_STATE_FAILED, message.error)
 
@@ -365,6 +377,20 @@ class Attempt:
             self._heard_at = None
             self._release(failures.stalled(self._settings.stall_timeout_s))
 
+    def _pass_over(self, files: inputs.Inputs) -> None:
+        """Some checkpoints are lost: the next older one counts, or else what the job began with."""
+        earliest = self._record.extended.step
+        step = files.checkpoints[0].step if files.checkpoints else earliest
+        reason = "; ".join(lost.reason for lost in files.unusable)
+        _log.warning("begins at step %d: %s", step, reason)
+        self._files.rewind(step, reason, [lost.digest for lost in files.unusable])
+
+    def _result_stored(self, result: list[artifact_pb2.Artifact]) -> None:
+        directory = self._settings.scratch.directory / self._name
+        self._files.history(
+            self._settings.store, directory, lambda history: self._succeed([*result, *history])
+        )
+
     def _succeed(self, result: list[artifact_pb2.Artifact]) -> None:
         self._finish(state_pb2.JOB_STATE_SUCCEEDED, result=result)
 
@@ -413,6 +439,7 @@ class Attempt:
 
     def _ended(self, changed: Changed) -> None:
         self._over = True
+        self._files.let_go(changed)
         _log.info("attempt over", extra={"state": state_pb2.JobState.Name(changed.job.state)})
 
     # Signals and words
@@ -427,10 +454,6 @@ class Attempt:
 
     def _on_stop_signal(self, *_: object) -> None:
         self._stop_signalled = True
-
-    def _say(self, severity: state_pb2.Severity.ValueType, message: str) -> None:
-        _log.warning(message)
-        self._outbox.add(event_pb2.JobEvent(log_line=event_pb2.LogLine(severity=severity, message=message)))
 
 
 def _empty(descriptor: int) -> None:

@@ -68,6 +68,13 @@ def _option(flag: str, **attributes: Any) -> Callable[[Any], Any]:
     metavar="SECONDS",
     help="A training process that is silent for this long is killed.",
 )
+@_option(
+    "--data-memory",
+    type=_Size(),
+    default="1G",
+    show_default=True,
+    help="Most memory for the encoded rows of a job; more are kept in files of --spool.",
+)
 @_option("--memory-limit", type=_Size(), help="Address space of a CPU training process, as in 4G.")
 @_option(
     "--spool",
@@ -91,6 +98,7 @@ def worker(
     profile: str,
     drain_timeout: float,
     stall_timeout: float,
+    data_memory: int,
     memory_limit: int | None,
     spool: Path | None,
     die_with_parent: bool,
@@ -113,6 +121,7 @@ def worker(
             profile=profile,
             drain_timeout_s=drain_timeout,
             stall_timeout_s=stall_timeout,
+            data_memory_bytes=data_memory,
             memory_limit_bytes=memory_limit,
             spool=spool,
         )

@@ -1,12 +1,12 @@
-"""The files that an attempt needs, brought to this machine: datasets, checkpoints, the baseline's result.
+"""The files that an attempt needs, brought to this machine: datasets, programs, checkpoints, results of other jobs.
 
 Two steps, because they fail and wait differently: `look_up` asks the store, `gather` moves bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gradsight.v1 import artifact_pb2, spec_pb2, state_pb2
 from gradsight_store import artifact_records, jobs
@@ -18,7 +18,12 @@ from gradsight_store.v1 import record_pb2
 from gradsight_worker.training.plan import DataFile
 
 _SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+_PROGRAM_PARTS = ("graph", "weights")
 _QUICK_BYTES = 16 << 20
+
+BASELINE = "evaluation.baseline_job_id"
+START = "start.weights_job_id"
+EXTENDED = "start.extended_job_id"
 
 
 class InputUnavailable(Exception):
@@ -42,14 +47,34 @@ class Wanted:
     tenant: str
     data: dict[str, tuple[artifact_pb2.Artifact, spec_pb2.DataFormat.ValueType]]
     """By split: the file and its `DataFormat`."""
-    baseline: tuple[artifact_pb2.Artifact, ...]
+    program: dict[str, artifact_pb2.Artifact]
+    """`graph` and `weights` of a program; empty for other models."""
+    results: dict[str, tuple[artifact_pb2.Artifact, ...]]
+    """Files of the results of other jobs, by the spec's field that names the job."""
+    extended: artifact_pb2.Artifact | None
+    """Last training state of the job that this one goes on with."""
     checkpoints: tuple[artifact_pb2.Artifact, ...]
 
     def is_quick(self, address: str) -> bool:
-        """Whether `gather` takes milliseconds: the artifacts are a directory and the datasets are small."""
-        files = [file for file, _ in self.data.values()]
+        """Whether `gather` takes milliseconds: the artifacts are a directory and what is verified is small."""
+        files = [*(file for file, _ in self.data.values()), *self.program.values()]
         in_directory = "://" not in address or address.startswith("file://")
         return in_directory and sum(file.size_bytes for file in files) <= _QUICK_BYTES
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that is on this machine."""
+
+    path: Path
+    digest: str
+    step: int
+
+
+class Unusable(NamedTuple):
+    """A checkpoint that the storage has lost or damaged."""
+
+    digest: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +82,12 @@ class Inputs:
     """The same as files of this machine."""
 
     data: dict[str, DataFile]
-    baseline: Path | None
-    checkpoints: tuple[Path, ...]
-    remarks: tuple[str, ...]
-    """What was passed over, for the job's log."""
+    program: dict[str, Path]
+    results: dict[str, Path]
+    """Directories with the files of a result."""
+    extended: Path | None
+    checkpoints: tuple[Checkpoint, ...]
+    unusable: tuple[Unusable, ...]
 
 
 def look_up(store: Store, ref: JobRef, record: record_pb2.JobRecord) -> Wanted:
@@ -76,18 +103,36 @@ def look_up(store: Store, ref: JobRef, record: record_pb2.JobRecord) -> Wanted:
         if spec.data.HasField(split):
             source: spec_pb2.DataSource = getattr(spec.data, split)
             data[split] = (_known(store, ref.tenant, source.artifact, f"data.{split}"), source.format)
-    baseline: Sequence[artifact_pb2.Artifact] = ()
-    if spec.evaluation.baseline_job_id:
-        baseline = _result_of(store, JobRef(ref.tenant, spec.evaluation.baseline_job_id))
+    program = {
+        part: _known(store, ref.tenant, getattr(spec.model.program, part), f"model.program.{part}")
+        for part in _PROGRAM_PARTS
+        if spec.model.HasField("program")
+    }
+    named = {BASELINE: spec.evaluation.baseline_job_id, START: spec.start.weights_job_id}
+    results = {
+        field: _result_of(store, JobRef(ref.tenant, job_id), field)
+        for field, job_id in named.items()
+        if job_id
+    }
+    if spec.start.extended_job_id and not record.HasField("extended"):
+        job_id = spec.start.extended_job_id
+        raise InputUnavailable(
+            EXTENDED, f"job {job_id} left no state to go on from; name a job that succeeded"
+        )
     return Wanted(
-        tenant=ref.tenant, data=data, baseline=tuple(baseline), checkpoints=tuple(record.checkpoints)
+        tenant=ref.tenant,
+        data=data,
+        program=program,
+        results=results,
+        extended=record.extended if record.HasField("extended") else None,
+        checkpoints=tuple(record.checkpoints),
     )
 
 
 def gather(address: str, wanted: Wanted, directory: Path) -> dict[str, Any]:
     """Bring the files to this machine, or find them there; in words of JSON, for `inputs_from`.
 
-    Datasets are verified against their digests; checkpoints and results carry digests of their own.
+    Datasets and programs are verified against their digests; checkpoints and results carry digests of their own.
 
     Args:
         address: Of the artifacts, a directory or an fsspec URL.
@@ -95,25 +140,33 @@ def gather(address: str, wanted: Wanted, directory: Path) -> dict[str, Any]:
         directory: Where those that are not on this machine yet are put.
     """
     directory.mkdir()
-    artifacts = Artifacts(address)
-    data: dict[str, dict[str, Any]] = {}
-    for split, (file, data_format) in wanted.data.items():
-        try:
-            path = _bring(artifacts, wanted.tenant, file, directory, verified=True)
-        except (ArtifactNotFound, ArtifactDamaged) as error:
-            return {"field": f"data.{split}", "message": str(error)}
-        data[split] = {"path": str(path), "format": data_format, "filename": file.filename}
-    checkpoints, remarks = [], []
-    for file in wanted.checkpoints:
-        try:
-            checkpoints.append(str(_bring(artifacts, wanted.tenant, file, directory, verified=False)))
-        except (ArtifactNotFound, ArtifactDamaged) as error:
-            remarks.append(f"the checkpoint of step {file.step} was passed over: {error}")
+    bring = _Bringer(Artifacts(address), wanted.tenant, directory)
     try:
-        baseline = _gather_baseline(artifacts, wanted, directory)
-    except (ArtifactNotFound, ArtifactDamaged) as error:
-        return {"field": "evaluation.baseline_job_id", "message": f"the baseline's result: {error}"}
-    return {"data": data, "baseline": baseline, "checkpoints": checkpoints, "remarks": remarks}
+        data = {
+            split: {
+                "path": str(bring(file, f"data.{split}", verified=True)),
+                "format": data_format,
+                "filename": file.filename,
+            }
+            for split, (file, data_format) in wanted.data.items()
+        }
+        program = {
+            part: str(bring(file, f"model.program.{part}", verified=True))
+            for part, file in wanted.program.items()
+        }
+        results = {field: str(bring.together(files, field)) for field, files in wanted.results.items()}
+        extended = str(bring(wanted.extended, EXTENDED)) if wanted.extended is not None else None
+    except InputUnavailable as missing:
+        return {"field": missing.error.field, "message": missing.error.message}
+    checkpoints, unusable = _gather_checkpoints(wanted, bring)
+    return {
+        "data": data,
+        "program": program,
+        "results": results,
+        "extended": extended,
+        "checkpoints": checkpoints,
+        "unusable": unusable,
+    }
 
 
 def inputs_from(answer: dict[str, Any]) -> Inputs:
@@ -129,9 +182,11 @@ def inputs_from(answer: dict[str, Any]) -> Inputs:
             split: DataFile(path=Path(file["path"]), format=file["format"], filename=file["filename"])
             for split, file in answer["data"].items()
         },
-        baseline=Path(answer["baseline"]) if answer["baseline"] else None,
-        checkpoints=tuple(map(Path, answer["checkpoints"])),
-        remarks=tuple(answer["remarks"]),
+        program={part: Path(path) for part, path in answer["program"].items()},
+        results={field: Path(path) for field, path in answer["results"].items()},
+        extended=Path(answer["extended"]) if answer["extended"] else None,
+        checkpoints=tuple(Checkpoint(Path(path), *rest) for path, *rest in answer["checkpoints"]),
+        unusable=tuple(Unusable(*lost) for lost in answer["unusable"]),
     )
 
 
@@ -142,39 +197,51 @@ def _known(store: Store, tenant: str, digest: str, field: str) -> artifact_pb2.A
         raise InputUnavailable(field, str(error)) from error
 
 
-def _result_of(store: Store, ref: JobRef) -> list[artifact_pb2.Artifact]:
-    field = "evaluation.baseline_job_id"
+def _result_of(store: Store, ref: JobRef, field: str) -> tuple[artifact_pb2.Artifact, ...]:
     try:
         job = store.run(jobs.get_job(ref))
     except JobNotFound as error:
-        raise InputUnavailable(field, f"the baseline: {error}") from error
+        raise InputUnavailable(field, str(error)) from error
     if job.state != state_pb2.JOB_STATE_SUCCEEDED:
-        raise InputUnavailable(
-            field, f"the baseline job {ref.job_id} has no result; name a job that succeeded"
-        )
-    return [file for file in job.result if file.kind == artifact_pb2.ARTIFACT_KIND_RESULT]
+        raise InputUnavailable(field, f"job {ref.job_id} has no result; name a job that succeeded")
+    return tuple(file for file in job.result if file.kind == artifact_pb2.ARTIFACT_KIND_RESULT)
 
 
-def _gather_baseline(artifacts: Artifacts, wanted: Wanted, directory: Path) -> str:
-    if not wanted.baseline:
-        return ""
-    baseline = directory / "baseline"
-    baseline.mkdir()
-    for file in wanted.baseline:
-        path = _bring(artifacts, wanted.tenant, file, directory, verified=False)
-        (baseline / file.filename).symlink_to(path)
-    return str(baseline)
+def _gather_checkpoints(
+    wanted: Wanted, bring: "_Bringer"
+) -> tuple[list[tuple[str, str, int]], list[tuple[str, str]]]:
+    found, unusable = [], []
+    for file in wanted.checkpoints:
+        try:
+            found.append((str(bring(file, "")), file.digest, file.step))
+        except InputUnavailable as missing:
+            unusable.append((file.digest, f"the checkpoint of step {file.step} cannot be used: {missing}"))
+    return found, unusable
 
 
-def _bring(
-    artifacts: Artifacts, tenant: str, file: artifact_pb2.Artifact, directory: Path, *, verified: bool
-) -> Path:
-    path = artifacts.local_path(tenant, file.digest)
-    if path is not None:
-        if verified:
-            artifacts.verify(tenant, file.digest)
-        return path
-    destination = directory / file.digest.removeprefix("sha256:")
-    if not destination.exists():
-        artifacts.fetch(tenant, file.digest, destination)
-    return destination
+class _Bringer:
+    """Finds files on this machine, or puts them into a directory."""
+
+    def __init__(self, artifacts: Artifacts, tenant: str, directory: Path) -> None:
+        self._artifacts, self._tenant, self._directory = artifacts, tenant, directory
+
+    def __call__(self, file: artifact_pb2.Artifact, field: str, *, verified: bool = False) -> Path:
+        """Path of a file's content. Raises InputUnavailable: it is missing, or damaged where that is looked for."""
+        destination = self._directory / file.digest.removeprefix("sha256:")
+        try:
+            path = self._artifacts.local_path(self._tenant, file.digest)
+            if path is not None and verified:
+                self._artifacts.verify(self._tenant, file.digest)
+            elif path is None and not destination.exists():
+                self._artifacts.fetch(self._tenant, file.digest, destination)
+        except (ArtifactNotFound, ArtifactDamaged) as error:
+            raise InputUnavailable(field, str(error)) from error
+        return path or destination
+
+    def together(self, files: Iterable[artifact_pb2.Artifact], field: str) -> Path:
+        """A directory that has the files under their own names. Raises InputUnavailable."""
+        directory = self._directory / field
+        directory.mkdir()
+        for file in files:
+            (directory / file.filename).symlink_to(self(file, field))
+        return directory

@@ -69,6 +69,10 @@ class Outbox:
         if isinstance(entry, event_pb2.JobEvent):
             self.waiting_bytes += entry.ByteSize()
 
+    def fold(self, event: event_pb2.JobEvent) -> None:
+        """Fold an event into the figures that the store has told of itself."""
+        apply_event(self._projection, event)
+
     def due(self) -> float | None:
         """Monotonic time of the next `send`. None: there is nothing to send."""
         return self._not_before if self._append or self._waiting else None

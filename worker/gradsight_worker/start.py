@@ -52,6 +52,7 @@ class WorkerOptions:
     profile: str = "standard"
     drain_timeout_s: float = 60.0
     stall_timeout_s: float = 300.0
+    data_memory_bytes: int = 1 << 30
     memory_limit_bytes: int | None = None
     spool: Path | None = None
     trainer: RunTrainer | None = None
@@ -81,7 +82,11 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
         if metrics is not None:
             stack.callback(metrics.close)
         device.make_visible(os.environ)
+        # Not in the user's own directory for temporary files, where nobody would remove it.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch.directory / "compiled"))
         run_trainer, rehearse = _load_trainer(options, device, scratch)
+        if options.trainer is None:
+            offer.recipes.extend(_recipes())
         attempt = AttemptSettings(
             store=settings,
             artifacts=artifacts,
@@ -93,6 +98,7 @@ def run_worker(options: WorkerOptions, ready: Callable[[dict[str, str]], None]) 
             threads=options.threads,
             stall_timeout_s=options.stall_timeout_s,
             drain_s=_DRAIN_SHARE * options.drain_timeout_s,
+            data_memory_bytes=options.data_memory_bytes,
             memory_limit_bytes=options.memory_limit_bytes,
         )
         supervisor = Supervisor(
@@ -191,3 +197,9 @@ def _load_trainer(
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that it shares
     return run_trainer, rehearse_here
+
+
+def _recipes() -> list[worker_pb2.Recipe]:
+    from gradsight_worker.recipes import offered_recipes  # torch comes with these, too
+
+    return offered_recipes()

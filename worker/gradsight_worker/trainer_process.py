@@ -28,12 +28,13 @@ RunTrainer = Callable[[TrainingPlan, TrainerChannel], int]
 Rehearse = Callable[[Callable[[], bool]], None]
 """What a trainer does while it waits; asks now and then whether there is something better to do."""
 
-# What libraries read to find themselves, their threads and their devices. Everything else stays behind: above
-# all the store's address and whatever credentials the operator put into the environment.
+# What libraries read to find themselves, their threads and their devices, and what recipes read. Everything else
+# stays behind: above all the store's address and whatever credentials the operator put into the environment.
 _KEPT_NAMES = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER"})
 _KEPT_PREFIXES = (
     "CUDA_",
     "CUBLAS_",
+    "GRADSIGHT_RECIPE_",
     "KMP_",
     "LC_",
     "MKL_",

@@ -243,8 +243,8 @@ class Workshop:
         return [name.removeprefix("JOB_STATE_") for name in names]
 
     def result(self, job: job_pb2.Job) -> bytes:
-        """The content of the job's one result file."""
-        (file,) = job.result
+        """The content of the job's one result file beside its history."""
+        (file,) = [file for file in job.result if file.kind == artifact_pb2.ARTIFACT_KIND_RESULT]
         with self.artifacts.open("default", file.digest) as content:
             return content.read()
 

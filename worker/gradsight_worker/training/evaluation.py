@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from gradsight_insight.measures import (
     root_mean_square,
 )
 from gradsight_models.outputs import NumberOutputs, Outputs
+from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.objectives import Judged, Objective
 from gradsight_worker.training.state import TrainingState
@@ -32,23 +33,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 _MOST_ROWS = 1024
 _MOST_NUMBERS = 1 << 20
 """In the inputs or scores of the rows that are answered at once, unless a training step has more."""
-
-
-class Encoded(Protocol):
-    """What judging needs of encoded rows."""
-
-    @property
-    def owners(self) -> npt.NDArray[np.int64] | None:
-        """The row of each encoded row, from 0; None: they are the rows."""
-        ...
-
-    def fetch(self, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs and targets of these encoded rows, on the device."""
-        ...
-
-    def blocks(self, size: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """All of them in order, at most `size` at once."""
-        ...
+_TARGETS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +42,7 @@ class HeldOut:
 
     split: state_pb2.Split.ValueType
     rows: Rows
-    encoded: Encoded
+    encoded: EncodedRows
     categories: Categories | None
     impacts: Mapping[str, float]
     micro_batch: int = 64
@@ -65,10 +50,9 @@ class HeldOut:
 
     def rows_at_once(self, outputs: Outputs) -> int:
         """How many encoded rows to answer at once: small ones in large blocks, large ones in small blocks."""
-        inputs, targets = self.encoded.fetch(torch.zeros(1, dtype=torch.int64))
-        numbers = sum(column.numel() for column in inputs)
+        numbers = sum(math.prod(spec.shape) for spec in self.encoded.inputs_spec)
         if outputs.kind == "tokens":
-            numbers = max(numbers, targets.numel() * outputs.size)
+            numbers *= outputs.size
         return min(_MOST_ROWS, max(self.micro_batch, _MOST_NUMBERS // max(1, numbers)))
 
 
@@ -91,6 +75,14 @@ class Answers:
     """Present for numbers, in units."""
     mean_absolute_error: float | None = None
     """Present for numbers, in units."""
+
+
+def targets_of(encoded: EncodedRows, outputs: Outputs) -> Iterator[Tensor]:
+    """All targets in order, on the device or the host; all at once, but for tokens that do not fit."""
+    if outputs.kind == "tokens" and encoded.is_streamed:
+        yield from (targets for _, targets in encoded.blocks(_TARGETS_AT_ONCE))
+    else:
+        yield encoded.targets
 
 
 def answer(
@@ -216,8 +208,10 @@ def evaluation_event(
         impacts=held_out.impacts,
     )
     of_tokens = answers.counted is not None
+    selection_figure = figures.weighted_error_ratio
     # A language model is asked for probabilities, not for its likeliest token: its loss chooses.
-    chooses_by_error = figures.weighted_error_ratio is not None and not of_tokens
+    if selection_figure is None or of_tokens:
+        selection_figure = figures.weighted_loss
     return event_pb2.EvaluationCompleted(
         split=held_out.split,
         step=step,
@@ -230,7 +224,7 @@ def evaluation_event(
         root_mean_square_error=answers.root_mean_square_error,
         mean_absolute_error=answers.mean_absolute_error,
         perplexity=perplexity(figures.loss) if of_tokens else None,
-        selection_figure=figures.weighted_error_ratio if chooses_by_error else figures.weighted_loss,
+        selection_figure=selection_figure,
         categories=[
             event_pb2.CategoryEvaluation(
                 category=category.category,

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from gradsight.v1 import event_pb2
 from gradsight_worker.training.channel import Command, TrainerChannel
+from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.evaluation import Validation
+from gradsight_worker.training.memory import MicroBatches, shortage_of_memory
+from gradsight_worker.training.nonfinite import BufferGuard
+from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.probes import Prober
+from gradsight_worker.training.randomness import random_state, restore_random_state
 from gradsight_worker.training.saving import CheckpointSaver
-from gradsight_worker.training.schedules import Schedule
 from gradsight_worker.training.state import TrainingState
 from gradsight_worker.training.telemetry import StepSlot, Telemetry
-
-Objective = Callable[[Tensor, Tensor], Tensor]
-"""From scores [batch, classes] and targets [batch] to the mean loss of the batch."""
 
 _LOOK_SECONDS = 0.05
 """How often the loop looks at the channel and the clock of checkpoints."""
@@ -35,7 +36,6 @@ class TrainingLoop:
     state: TrainingState
     total_steps: int
     batches: TrainingBatches
-    schedule: Schedule
     take_step: "TrainingStep"
     telemetry: Telemetry
     validation: Validation
@@ -46,7 +46,7 @@ class TrainingLoop:
     def run(self) -> bool:
         """Train; False when asked to stop before the end. Raises TrainingFailed and ChannelClosed."""
         next_look = 0.0
-        while self.state.step < self.total_steps and not self.stop_requested:
+        while not self.finished and not self.stop_requested:
             step = self.state.step + 1
             self._take(step)
             if self.validation.due(step):
@@ -55,14 +55,19 @@ class TrainingLoop:
             if now >= next_look:
                 self._look_around()
                 next_look = now + _LOOK_SECONDS
-            if self.saver.due(step, now) or self.stop_requested:
+            if self.saver.due(step, now) or self.stop_requested or self.finished:
                 self._save()
         self.telemetry.drain()
-        return self.state.step == self.total_steps
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.state.step >= self.total_steps or self.state.stopped_early
 
     def _take(self, step: int) -> None:
         inputs, targets = self.batches.fetch(step)
-        learning_rate = self.schedule(step)
+        learning_rate = self.state.schedule.rate(step)
         probing = self.telemetry.probe_due(step)
         slot = self.telemetry.begin_step(step)
         if probing:
@@ -73,9 +78,16 @@ class TrainingLoop:
         self.telemetry.end_step(step, learning_rate, self.batches.samples_until(step), probed=probing)
 
     def _evaluate(self) -> None:
+        # Readers of the log find an evaluation after the steps that led to it.
+        self.telemetry.drain()
         with self.telemetry.paused():
             event = self.validation.evaluate(self.state)
         self.channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
+        self.state.schedule.observe(event.selection_figure)
+        if self.state.patience.observe(event.selection_figure) and self.state.step < self.total_steps:
+            self.state.stopped_early = True
+            stopped = event_pb2.TrainingStopped(step=self.state.step, message=self.state.patience.message)
+            self.channel.send_event(event_pb2.JobEvent(training_stopped=stopped))
 
     def _look_around(self) -> None:
         self.channel.tick(self.state.step)
@@ -91,7 +103,16 @@ class TrainingLoop:
 
 
 class TrainingStep:
-    """One optimizer step on one batch."""
+    """One optimizer step on one batch.
+
+    Args:
+        model: From inputs to scores.
+        objective: From scores and expected output to a loss.
+        state: What the step changes, and with what.
+        clipping: Limits of the gradient.
+        prober: Measures some steps layer by layer.
+        report: Takes an event of a step that had to be computed in smaller parts.
+    """
 
     def __init__(
         self,
@@ -99,16 +120,20 @@ class TrainingStep:
         model: nn.Module,
         objective: Objective,
         state: TrainingState,
-        max_gradient_norm: float | None,
+        clipping: Clipping,
         prober: Prober,
+        report: Callable[[event_pb2.JobEvent], None],
     ) -> None:
         self._model = model
         self._objective = objective
+        self._state = state
         self._parameters = state.parameters
-        self._optimizer = state.optimizer
-        self._max_gradient_norm = max_gradient_norm
+        self._loss_scale = state.precision.loss_scale
+        self._clipping = clipping
         self._prober = prober
-        self._buffers_before = [torch.empty_like(buffer) for buffer in state.parameters.buffers]
+        self._report = report
+        self._micro_batches = MicroBatches(state=state, model=model, objective=objective)
+        self._guard = BufferGuard(state.parameters.buffers)
 
     def __call__(
         self, inputs: tuple[Tensor, ...], targets: Tensor, learning_rate: float, slot: StepSlot
@@ -127,36 +152,66 @@ class TrainingStep:
     ) -> None:
         """The same step, measured layer by layer around it. Failing measurements do not fail the step."""
         prober, result = self._prober, telemetry.probe_result()
-        telemetry.measure(prober.before_forward, result)
+        telemetry.measure(prober.before_forward)
         self.forward_backward(inputs, targets, slot)
         prober.after_forward()
-        telemetry.measure(prober.after_backward, result)
+        telemetry.measure(prober.after_backward, result, self._loss_scale and self._loss_scale.value)
         self.update(learning_rate, slot)
         telemetry.measure(prober.after_update, result, slot.loss, lambda: self.loss(inputs, targets))
 
     def forward_backward(self, inputs: tuple[Tensor, ...], targets: Tensor, slot: StepSlot) -> None:
-        """Compute the loss against the expected output and send its gradients backward through the layers."""
-        self._parameters.gradients.zero_()
-        for before, buffer in zip(self._buffers_before, self._parameters.buffers, strict=True):
-            before.copy_(buffer)
-        loss = self.loss(inputs, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        slot.loss.copy_(loss.detach())
+        """Gradients of the whole batch's loss, in as many parts as memory asks for."""
+        randomness = random_state(self._state.device)
+        self._guard.remember()
+        while shortage := shortage_of_memory(lambda: self._send_backward(inputs, targets, slot)):
+            reduced = self._micro_batches.reduce(len(targets), shortage)
+            self._report(event_pb2.JobEvent(micro_batch_reduced=reduced))
+            # The step begins anew, and draws the same random numbers.
+            self._guard.put_back()
+            restore_random_state(randomness, self._state.device)
+            self._prober.forget_outputs()
 
     def update(self, learning_rate: float, slot: StepSlot) -> None:
         """Measure the gradient, then change the weights by one controlled step, unless a number is not finite."""
-        norm = torch.linalg.vector_norm(self._parameters.gradients, out=slot.gradient_norm)
+        gradients, scale = self._parameters.gradients, None
+        norm = torch.linalg.vector_norm(gradients, out=slot.gradient_norm)
+        if self._loss_scale is not None:
+            scale = slot.loss_scale.copy_(self._loss_scale.value)
+            norm.div_(scale)
         total = slot.loss + norm
         # A finite number less itself is 0, any other is NaN.
         torch.ne(total - total, 0.0, out=slot.nonfinite)
-        divisor = None
-        if self._max_gradient_norm is not None:
-            divisor = torch.div(norm, self._max_gradient_norm, out=slot.divisor).clamp_(min=1.0)
-        self._optimizer.step(learning_rate, divisor=divisor, nonfinite=slot.nonfinite)
-        # BatchNorm has learnt from the batch already; put its statistics back when the step must change nothing.
-        for before, buffer in zip(self._buffers_before, self._parameters.buffers, strict=True):
-            buffer.copy_(torch.where(slot.nonfinite.bool(), before, buffer))
+        divisor = self._clipping.divisor(gradients, norm, scale, slot.divisor)
+        self._state.optimizer.step(learning_rate, divisor=divisor, nonfinite=slot.nonfinite)
+        # BatchNorm has learnt from the batch already; its statistics go back when the step must change nothing.
+        self._guard.put_back_where(slot.nonfinite)
+        if self._state.average is not None:
+            self._state.average.update(self._state.step + 1, slot.nonfinite)
+        if self._loss_scale is not None:
+            self._loss_scale.update(slot.nonfinite)
 
     def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """Mean loss of a batch, with dropout as the generator stands."""
-        return self._objective(self._model(*inputs), targets)
+        """Loss of the whole batch, in the same parts as its gradients, with dropout as the generator stands."""
+        losses = [
+            self._loss(part, expected) if share is None else self._loss(part, expected) * share
+            for part, expected, share in self._micro_batches.split(inputs, targets)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _send_backward(self, inputs: tuple[Tensor, ...], targets: Tensor, slot: StepSlot) -> None:
+        """Compute the loss against the expected output and send its gradients backward through the layers."""
+        self._parameters.gradients.zero_()
+        slot.loss.zero_()
+        for part, expected, share in self._micro_batches.split(inputs, targets):
+            loss = self._loss(part, expected)
+            if share is not None:
+                loss = loss * share
+            slot.loss.add_(loss.detach())
+            if self._loss_scale is not None:
+                loss = loss * self._loss_scale.value
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def _loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        with self._state.precision.autocast():
+            scores = self._model(*inputs)
+        return self._objective.loss(scores, targets)

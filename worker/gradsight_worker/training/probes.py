@@ -70,23 +70,29 @@ class Prober:
         self._values_before = torch.empty_like(parameters.values)
         self._gradients = torch.empty_like(parameters.values)
         self._buffers_after = [torch.empty_like(buffer) for buffer in parameters.buffers]
-        self._gradient_views = parameters.views(parameters.gradients)
+        self._gradient_views = parameters.views(self._gradients)
         self._value_views = parameters.views(parameters.values)
         self._change_views = parameters.views(self._values_before)
         self._hooks: list[RemovableHandle] = []
         self._random_before: dict[str, Tensor] = {}
-        self._activations = torch.empty(0)
+        # Sums over a layer's outputs in all parts of a batch: of the numbers, of their squares, and how many are not 0.
+        self._sums = torch.zeros(3, len(layers), dtype=torch.float64, device=self._device)
+        self._counts = [0] * len(layers)
         self.width = 5 * len(layers) + 3
 
-    def before_forward(self, result: Tensor) -> None:
+    def before_forward(self) -> None:
         """Remember the generators and watch the layers' outputs."""
-        layers = len(self._sizes)
-        self._activations = result[3 * layers : 5 * layers].view(2, layers).fill_(math.nan)
+        self.forget_outputs()
         self._random_before = random_state(self._device)
         self._hooks = [
             module.register_forward_hook(self._output_hook(index))
             for index, module in enumerate(self._outputs)
         ]
+
+    def forget_outputs(self) -> None:
+        """The step begins anew."""
+        self._sums.zero_()
+        self._counts = [0] * len(self._sizes)
 
     def after_forward(self) -> None:
         """Stop watching the layers' outputs."""
@@ -94,13 +100,20 @@ class Prober:
             hook.remove()
         self._hooks = []
 
-    def after_backward(self, result: Tensor) -> None:
-        """Measure gradients and weights, and keep both: the update overwrites them."""
+    def after_backward(self, result: Tensor, scale: Tensor | None) -> None:
+        """Measure outputs, gradients and weights, and keep both: the update overwrites them.
+
+        `scale` is what the gradients are multiplied by, None where they are not.
+        """
         layers = len(self._sizes)
+        if scale is None:
+            self._gradients.copy_(self._parameters.gradients)
+        else:
+            torch.div(self._parameters.gradients, scale, out=self._gradients)
         norms = torch.stack(torch._foreach_norm(self._gradient_views + self._value_views)).view(2, -1)
         result[: 2 * layers].view(2, layers).copy_(self._by_layer(norms))
+        result[3 * layers : 5 * layers].view(2, layers).copy_(self._over_outputs())
         self._values_before.copy_(self._parameters.values)
-        self._gradients.copy_(self._parameters.gradients)
 
     def after_update(self, result: Tensor, loss: Tensor, repeat: Callable[[], Tensor]) -> None:
         """Measure the update, and the loss that it leads to. `repeat` computes the loss of the step's batch anew."""
@@ -156,11 +169,19 @@ class Prober:
         def measure(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor) or not output.is_floating_point() or not output.numel():
                 return
-            values = output.detach()
-            self._activations[0, index].copy_(values.float().std(correction=0))
-            self._activations[1, index].copy_(1.0 - torch.count_nonzero(values) / values.numel())
+            values, count = output.detach(), output.numel()
+            variance, mean = (number.double() for number in torch.var_mean(values.float(), correction=0))
+            sums = torch.stack([mean, variance + mean.square(), torch.count_nonzero(values) / count])
+            self._sums[:, index].add_(sums, alpha=count)
+            self._counts[index] += count
 
         return measure
+
+    def _over_outputs(self) -> Tensor:
+        """Deviation and share of zeros of each layer's output [2, layers]; NaN where nothing came out."""
+        counts = torch.tensor(self._counts, dtype=torch.float64).to(self._device, non_blocking=True)
+        mean, square, nonzero = self._sums / counts
+        return torch.stack([(square - mean.square()).clamp_(min=0.0).sqrt(), 1.0 - nonzero])
 
 
 def _output_of(model: nn.Module, layer: Layer) -> nn.Module:

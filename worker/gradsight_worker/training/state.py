@@ -1,20 +1,25 @@
 """Everything that the future of a run depends on, as one value."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradsight.v1 import event_pb2
+from gradsight.v1 import event_pb2, spec_pb2
 from gradsight_insight.gain import GainWindow
+from gradsight_worker.training.averaging import AveragedWeights
 from gradsight_worker.training.nonfinite import NonfiniteWatch
-from gradsight_worker.training.optimizers import Optimizer
+from gradsight_worker.training.optimizers import Optimizer, build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
+from gradsight_worker.training.patience import Patience
+from gradsight_worker.training.precision import Precision, build_precision
 from gradsight_worker.training.probes import ProbeCadence
 from gradsight_worker.training.randomness import random_state, restore_random_state
+from gradsight_worker.training.schedules import Schedule, build_schedule
 
 
 class StateMismatch(ValueError):
@@ -53,18 +58,27 @@ class KeptWeights:
 class TrainingState:
     """The state between two steps.
 
-    Learning rate and batches are functions of the step, so they need none. What telemetry remembers decides when to
-    measure and when to give up, never what a step computes.
+    Batches are a function of the step, so they need none. What telemetry remembers decides when to measure and when to
+    give up, never what a step computes.
     """
 
     parameters: FlatParameters
     optimizer: Optimizer
+    schedule: Schedule
+    precision: Precision
+    average: AveragedWeights | None
+    """The moving average of the weights, where the spec asks for one."""
     kept: KeptWeights
     cadence: ProbeCadence
-    gains: GainWindow = field(default_factory=GainWindow)
+    gains: GainWindow
+    patience: Patience
+    micro_batch_size: int
+    """Most rows that are computed at once."""
     watch: NonfiniteWatch = field(default_factory=NonfiniteWatch)
     step: int = 0
     """Optimizer steps done."""
+    stopped_early: bool = False
+    """True: patience ran out, and no step follows."""
     training_seconds: float = 0.0
 
     @property
@@ -72,12 +86,27 @@ class TrainingState:
         """Where the tensors are."""
         return self.parameters.values.device
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Inside, the model has the weights that held-out rows are answered by: the average, where there is one."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name; the run's own, not copies."""
         named = {"values": self.parameters.values, "kept.values": self.kept.values}
         named |= {f"buffers.{number}": buffer for number, buffer in enumerate(self.parameters.buffers)}
         named |= {f"kept.buffers.{number}": buffer for number, buffer in enumerate(self.kept.buffers)}
         named |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()}
+        named |= {f"precision.{name}": tensor for name, tensor in self.precision.state.items()}
+        if self.average is not None:
+            named |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
         return named | {f"random.{name}": state for name, state in random_state(self.device).items()}
 
     def facts(self) -> dict[str, Any]:
@@ -85,7 +114,11 @@ class TrainingState:
         evaluation = self.kept.evaluation
         return {
             "step": self.step,
+            "stopped_early": self.stopped_early,
             "training_seconds": self.training_seconds,
+            "micro_batch_size": self.micro_batch_size,
+            "schedule": self.schedule.state(),
+            "patience": self.patience.state(),
             "kept_evaluation": evaluation and base64.b64encode(evaluation.SerializeToString()).decode(),
             "probes": {"interval": self.cadence.interval, "next_step": self.cadence.next_step},
             "gains": self.gains.state(),
@@ -96,7 +129,7 @@ class TrainingState:
         """Become the state that `tensors()` and `facts()` described. Raises StateMismatch before anything changes."""
         mine = self.tensors()
         if (described := _shapes(tensors)) != (wanted := _shapes(mine)):
-            differing = sorted(name for name, _ in set(described.items()) ^ set(wanted.items()))
+            differing = sorted({name for name, _ in set(described.items()) ^ set(wanted.items())})
             raise StateMismatch(f"tensors differ in {', '.join(differing)}")
         for name, tensor in mine.items():
             if not name.startswith("random."):
@@ -104,13 +137,63 @@ class TrainingState:
         random = {name: tensors[f"random.{name}"] for name in random_state(self.device)}
         restore_random_state(random, self.device)
         self.step = facts["step"]
+        self.stopped_early = facts["stopped_early"]
         self.training_seconds = facts["training_seconds"]
+        self.micro_batch_size = facts["micro_batch_size"]
+        self.schedule.restore(facts["schedule"])
+        self.patience.restore(facts["patience"])
         encoded = facts["kept_evaluation"]
         self.kept.evaluation = encoded and event_pb2.EvaluationCompleted.FromString(base64.b64decode(encoded))
         self.cadence.interval = facts["probes"]["interval"]
         self.cadence.next_step = facts["probes"]["next_step"]
-        self.gains = GainWindow.from_state(facts["gains"])
+        self.gains = GainWindow.from_state(facts["gains"], self.precision.gain_settings)
         self.watch = NonfiniteWatch(**facts["nonfinite"])
+
+    def go_on(self) -> None:
+        """Begin a further budget at the end of an earlier one: patience waits anew, for better than the best so far."""
+        self.stopped_early = False
+        self.patience.restore({**self.patience.state(), "waited": 0})
+
+
+def initial_state(
+    spec: spec_pb2.JobSpec,
+    parameters: FlatParameters,
+    *,
+    total_steps: int,
+    adamw_learning_rate: float = 1e-3,
+) -> TrainingState:
+    """The state before the first step.
+
+    Args:
+        spec: With the service's defaults filled in.
+        parameters: The model's, on its device.
+        total_steps: Of the whole run.
+        adamw_learning_rate: The architecture's own, for the part of Muon that is AdamW.
+
+    Raises:
+        TrainingFailed: The device cannot compute as the spec asks.
+    """
+    optimizer, monitoring = spec.optimizer, spec.monitoring
+    precision = build_precision(spec.compute, parameters.values.device)
+    decay = optimizer.average_decay
+    return TrainingState(
+        parameters=parameters,
+        optimizer=build_optimizer(optimizer, parameters, adamw_learning_rate=adamw_learning_rate),
+        schedule=build_schedule(spec.schedule, peak=optimizer.learning_rate, total_steps=total_steps),
+        precision=precision,
+        average=AveragedWeights(parameters, decay) if decay else None,
+        kept=KeptWeights.like(parameters),
+        cadence=ProbeCadence(
+            fixed=monitoring.probe_interval_steps if monitoring.HasField("probe_interval_steps") else None,
+            total_steps=total_steps,
+        ),
+        gains=GainWindow(precision.gain_settings),
+        patience=Patience(
+            spec.evaluation.patience if spec.evaluation.HasField("patience") else None,
+            spec.evaluation.min_improvement,
+        ),
+        micro_batch_size=-(-spec.data.batch_size // max(1, optimizer.accumulation_steps)),
+    )
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,6 +1,6 @@
 """What every step leaves behind, on the device, and how it gets out without anyone waiting.
 
-A step writes four numbers into vectors that were allocated before (`StepSlot`); a few times per second the filled part
+A step writes a few numbers into vectors that were allocated before (`StepSlot`); a few times per second the filled part
 is copied to the host and becomes a `StepsRecorded` event. On a CUDA device the copy goes to pinned memory behind an
 event that is asked, never waited for; two halves take turns, so that steps go on meanwhile.
 """
@@ -40,6 +40,8 @@ class StepSlot:
     """1.0 when loss or gradient was not finite, else 0.0."""
     divisor: Tensor
     """What clipping divides the gradient by, at least 1."""
+    loss_scale: Tensor
+    """What the loss was multiplied by before it was sent backward; 0 where the run has no such scale."""
 
 
 class Telemetry:
@@ -55,12 +57,26 @@ class Telemetry:
         gains: GainWindow,
         watch: NonfiniteWatch,
         training_seconds: float,
+        loss_unit: float = 1.0,
     ) -> None:
+        """A collector of the attempt's steps.
+
+        Args:
+            report: Takes the events.
+            device: Where the steps are computed.
+            prober: Measures some steps layer by layer.
+            cadence: Which ones.
+            gains: Reads the probes.
+            watch: Ends a run of steps that are not finite.
+            training_seconds: Of earlier attempts.
+            loss_unit: What a training loss of 1 is in the unit that is reported.
+        """
         self.cadence = cadence
         self.gains = gains
         self.watch = watch
         self._report = report
         self._prober = prober
+        self._loss_unit = loss_unit
         self._halves = [_Half(device, prober.width) for _ in range(2)]
         self._filling, self._leaving = self._halves
         self._seconds_before = training_seconds
@@ -168,17 +184,21 @@ class Telemetry:
         except Exception as error:
             self._record_failure(error)
         first, count = half.first_step, len(half.learning_rates)
+        searching = {index: half.scale_searched(index) for index in nonfinite}
         half.clear()
-        self.watch.add(first, count, nonfinite)
+        self.watch.add(first, count, [index for index in nonfinite if not searching[index]])
+        for index, scale in searching.items():
+            if scale:
+                self.watch.judge_scale(first + index, scale)
 
     def _message(self, half: "_Half", nonfinite: Sequence[int]) -> event_pb2.StepsRecorded:
         count = len(half.learning_rates)
-        losses, norms, _, divisors = half.host_steps[:, :count].tolist()
+        losses, norms, _, divisors, _ = half.host_steps[:, :count].tolist()
         for plain, probe in self._stopwatch.pairs():
             self.cadence.learn(plain_seconds=plain, probe_seconds=probe)
         message = event_pb2.StepsRecorded(
             first_step=half.first_step,
-            loss=losses,
+            loss=[loss * self._loss_unit for loss in losses],
             gradient_norm=norms,
             learning_rate=half.learning_rates,
             clip_factor=[1.0 / divisor if math.isfinite(divisor) else 0.0 for divisor in divisors],
@@ -207,6 +227,8 @@ class Telemetry:
         )
         if reading.ratio is not None:
             probe.gain_ratio = reading.ratio
+        probe.predicted_decrease *= self._loss_unit
+        probe.actual_decrease *= self._loss_unit
         return probe
 
     def _record_failure(self, error: Exception) -> None:
@@ -228,11 +250,12 @@ class _Half:
     """Numbers of consecutive steps on the device, their copy on the host, and what the host knows by itself."""
 
     def __init__(self, device: torch.device, probe_width: int) -> None:
-        self._steps = torch.ones(4, _STEPS, device=device)
+        self._steps = torch.ones(5, _STEPS, device=device)
+        self._steps[4] = 0.0
         self._slots: list[StepSlot] = []
         self.probes = torch.zeros(_PROBES, probe_width, device=device)
         on_device = device.type == "cuda"
-        self.host_steps = torch.zeros(4, _STEPS, pin_memory=True) if on_device else self._steps
+        self.host_steps = torch.zeros(5, _STEPS, pin_memory=True) if on_device else self._steps
         self.host_probes = torch.zeros(_PROBES, probe_width, pin_memory=True) if on_device else self.probes
         self._copied = torch.cuda.Event() if on_device else None  # type: ignore[no-untyped-call]
         self.pending = False
@@ -246,6 +269,11 @@ class _Half:
                 StepSlot(*column) for column in zip(*(row.unbind() for row in chunk), strict=True)
             ]
         return self._slots[index]
+
+    def scale_searched(self, index: int) -> float:
+        """The scale of a loss whose gradient overflowed although the loss itself was finite; 0 for any other step."""
+        loss, scale = self.host_steps[0, index].item(), self.host_steps[4, index].item()
+        return scale if math.isfinite(loss) else 0.0
 
     def clear(self) -> None:
         """Empty, to be filled again."""

@@ -22,7 +22,8 @@ from gradsight_worker.training.plan import ExitStatus, TrainingPlan
 def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
     """Take `budget.steps` steps of `pace_ms` milliseconds; save the state every `checkpoint.interval_steps`."""
     labels = plan.spec.labels
-    step, link = _resume(plan)
+    step, link = _resume(plan, channel)
+    channel.send_event(_log(_brought(plan)))
     channel.send_event(_log(f"trainer {os.getpid()} at step {step} {_surroundings()}"))
     if labels.get("misbehave") and plan.attempt == int(labels.get("misbehave_in", "1")):
         _misbehave(labels["misbehave"])
@@ -31,7 +32,8 @@ def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
         step, link = step + 1, hashlib.sha256(link).digest()
         channel.send_event(_step(step))
         asked = channel.poll_command() is Command.STOP_AFTER_CHECKPOINT and labels.get("deaf") != "yes"
-        if asked or step % plan.spec.checkpoint.interval_steps == 0:
+        last = step == plan.spec.budget.steps
+        if asked or last or step % plan.spec.checkpoint.interval_steps == 0:
             _save(plan, channel, step, link)
         if asked:
             channel.flush()
@@ -43,11 +45,32 @@ def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
     return ExitStatus.SUCCEEDED
 
 
-def _resume(plan: TrainingPlan) -> tuple[int, bytes]:
-    if not plan.checkpoints:
-        return 0, hashlib.sha256(b"%d" % plan.spec.seed).digest()
-    step, link = plan.checkpoints[0].read_text().split()
+def _resume(plan: TrainingPlan, channel: TrainerChannel) -> tuple[int, bytes]:
+    start = 0, hashlib.sha256(b"%d" % plan.spec.seed).digest()
+    if plan.extended is not None:
+        start = _read(plan.extended)
+    # "damaged" says how many of the newest checkpoints the second attempt takes for damaged.
+    damaged = int(plan.spec.labels.get("damaged", "0")) if plan.attempt == 2 else 0
+    sound = plan.checkpoints[damaged:]
+    if sound:
+        start = _read(sound[0])
+    if damaged:
+        channel.send_rewound(step=start[0], reason="as asked", unusable=plan.checkpoints[:damaged])
+    return start
+
+
+def _read(path: Path) -> tuple[int, bytes]:
+    step, link = path.read_text().split()
     return int(step), bytes.fromhex(link)
+
+
+def _brought(plan: TrainingPlan) -> str:
+    """What the attempt brought beside the rows."""
+    files = {"graph": plan.graph, "weights": plan.weights, "extended": plan.extended}
+    texts = [f"{name}={path.read_text()}" for name, path in files.items() if path is not None]
+    if plan.start_weights is not None:
+        texts.append(f"start={sorted(path.name for path in plan.start_weights.iterdir())}")
+    return " ".join(["brought", *texts, f"data_memory={plan.data_memory_bytes}"])
 
 
 def _save(plan: TrainingPlan, channel: TrainerChannel, step: int, link: bytes) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, exact, and never loaded when damaged or foreign."""
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from gradsight.v1 import event_pb2, spec_pb2
+from gradsight_worker.training import saving
 from gradsight_worker.training.channel import CheckpointMessage, EventMessage, open_channel
 from gradsight_worker.training.checkpoints import (
     CheckpointRefused,
@@ -15,14 +17,20 @@ from gradsight_worker.training.checkpoints import (
     load_newest,
     save_checkpoint,
 )
-from gradsight_worker.training.optimizers import build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
-from gradsight_worker.training.probes import ProbeCadence
 from gradsight_worker.training.saving import CheckpointSaver
-from gradsight_worker.training.state import KeptWeights, TrainingState
+from gradsight_worker.training.state import TrainingState, initial_state
 
 SPEC = spec_pb2.JobSpec(name="mine", checkpoint=spec_pb2.CheckpointSpec(interval_steps=10))
 SPEC.checkpoint.interval.seconds = 30
+SPEC.data.batch_size = 16
+SPEC.data.target_column = "label"
+SPEC.optimizer.learning_rate = 0.01
+SPEC.optimizer.average_decay = 0.9
+SPEC.optimizer.adamw.beta1, SPEC.optimizer.adamw.beta2, SPEC.optimizer.adamw.epsilon = 0.9, 0.99, 1e-8
+SPEC.schedule.plateau.factor, SPEC.schedule.plateau.patience = 0.5, 1
+SPEC.evaluation.patience = 3
+SPEC.budget.steps = 100
 
 
 def state_of(seed: int, *, width: int = 9) -> TrainingState:
@@ -31,19 +39,17 @@ def state_of(seed: int, *, width: int = 9) -> TrainingState:
     parameters = FlatParameters(
         nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 2)), torch.device("cpu")
     )
-    adamw = spec_pb2.OptimizerSpec(adamw=spec_pb2.AdamW(beta1=0.9, beta2=0.99, epsilon=1e-8))
-    state = TrainingState(
-        parameters=parameters,
-        optimizer=build_optimizer(adamw, parameters),
-        kept=KeptWeights.like(parameters),
-        cadence=ProbeCadence(fixed=None, total_steps=100),
-    )
+    state = initial_state(SPEC, parameters, total_steps=100)
     for name, tensor in state.tensors().items():
         if tensor.is_floating_point() and not name.startswith("random."):
             tensor.normal_()
     state.step, state.training_seconds = 10 + seed, 0.1 * seed
     state.cadence.next_step = 20 + seed
     state.watch.total = seed
+    state.micro_batch_size = seed
+    for figure in range(seed):
+        state.schedule.observe(figure)
+        state.patience.observe(figure)
     state.gains.add(seed, predicted_decrease=0.1, actual_decrease=0.2 * seed, loss=1.0)
     state.kept.evaluation = event_pb2.EvaluationCompleted(step=seed, loss=0.25)
     return state
@@ -99,10 +105,38 @@ def test_when_the_newest_is_damaged_or_gone_the_one_before_is_used(tmp_path: Pat
 
 def test_a_state_of_another_spec_or_another_model_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", state_of(1), SPEC)
-    with pytest.raises(CheckpointRefused, match="another spec"):
-        load_checkpoint(tmp_path / "c", state_of(1), spec_pb2.JobSpec(name="other"))
+    other = spec_pb2.JobSpec()
+    other.CopyFrom(SPEC)
+    other.optimizer.learning_rate = 0.02
+    message = (
+        r"c belongs to a job with another spec: optimizer.learning_rate: got 0.02, the earlier job has 0.01"
+    )
+    for extending in (False, True):
+        with pytest.raises(CheckpointRefused, match=message):
+            load_checkpoint(tmp_path / "c", state_of(1), other, extending=extending)
     with pytest.raises(CheckpointRefused, match="another model"):
         load_checkpoint(tmp_path / "c", state_of(1, width=10), SPEC)
+
+
+def test_a_job_that_extends_another_may_have_another_budget_and_waits_anew(tmp_path: Path) -> None:
+    ended = state_of(3)
+    ended.stopped_early = True
+    save_checkpoint(tmp_path / "c", ended, SPEC)
+    longer = spec_pb2.JobSpec()
+    longer.CopyFrom(SPEC)
+    longer.name, longer.queue, longer.budget.steps = "longer", "night", 200
+    longer.start.extended_job_id = "earlier"
+    longer.checkpoint.keep = 5
+    loaded = state_of(1)
+    with pytest.raises(CheckpointRefused, match='name: got "longer", the earlier job has "mine"'):
+        load_checkpoint(tmp_path / "c", loaded, longer)
+    assert_equal(loaded, state_of(1))
+    load_checkpoint(tmp_path / "c", loaded, longer, extending=True)
+    assert loaded.step == 13
+    assert not loaded.stopped_early
+    assert loaded.patience.state() == {"best": 0, "waited": 0}
+    assert loaded.schedule.state() == ended.schedule.state()
+    assert torch.equal(loaded.parameters.values, ended.parameters.values)
 
 
 def test_a_pickle_is_not_a_checkpoint(tmp_path: Path) -> None:
@@ -125,6 +159,30 @@ def test_saving_is_due_by_step_and_by_time(tmp_path: Path) -> None:
     assert message.step == 11
     assert 0 < message.seconds < 5
     load_checkpoint(message.path, state_of(2), SPEC)
+    trainer.close()
+    attempt.close()
+
+
+def test_where_saving_is_slow_the_interval_grows_until_it_costs_5_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def save_slowly(path: Path, state: TrainingState, spec: spec_pb2.JobSpec) -> None:
+        clock[0] += 4.0
+
+    monkeypatch.setattr(saving, "save_checkpoint", save_slowly)
+    trainer, attempt = open_channel()
+    saver = CheckpointSaver(spec=SPEC, directory=tmp_path, attempt=2, channel=trainer)
+    spent, started = 0.0, clock[0]
+    for step in range(1, 10_000):
+        clock[0] += 0.1
+        if saver.due(10 * step + 1, clock[0]):
+            saver.save(state_of(1))
+            spent += 4.0
+    # The first save comes before anyone knows what it costs.
+    assert 0.04 < spent / (clock[0] - started) < 0.06
     trainer.close()
     attempt.close()
 

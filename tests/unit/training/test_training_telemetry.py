@@ -7,23 +7,29 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.gain import GainWindow
 from gradsight_models import layers_of
+from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.loop import TrainingStep
 from gradsight_worker.training.nonfinite import NonfiniteWatch
-from gradsight_worker.training.optimizers import build_optimizer
+from gradsight_worker.training.objectives import ClassObjective
 from gradsight_worker.training.parameters import FlatParameters
+from gradsight_worker.training.precision import LossScale, Precision
 from gradsight_worker.training.probes import ProbeCadence, Prober
-from gradsight_worker.training.state import KeptWeights, TrainingState
+from gradsight_worker.training.state import initial_state
 from gradsight_worker.training.telemetry import Telemetry
 
 CPU = torch.device("cpu")
-ADAMW = spec_pb2.OptimizerSpec(weight_decay=0.1, adamw=spec_pb2.AdamW(beta1=0.9, beta2=0.999, epsilon=1e-8))
 LIMIT = 0.5
+ADAMW = spec_pb2.OptimizerSpec(
+    learning_rate=0.01,
+    weight_decay=0.1,
+    max_gradient_norm=LIMIT,
+    adamw=spec_pb2.AdamW(beta1=0.9, beta2=0.999, epsilon=1e-8),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,28 +41,32 @@ def one_thread() -> None:
 class Rig:
     """A small model that trains with full telemetry."""
 
-    def __init__(self, *, interval: int | None, dropout: float = 0.3, seed: int = 0) -> None:
-        torch.manual_seed(seed)
+    def __init__(
+        self, *, interval: int | None, dropout: float = 0.3, parts: int = 1, loss_unit: float = 1.0
+    ) -> None:
+        torch.manual_seed(0)
         self.model = nn.Sequential(
             nn.Linear(7, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(dropout), nn.Linear(20, 3)
         )
         self.layers = layers_of(self.model)
         self.parameters = FlatParameters(self.model, CPU)
-        self.state = TrainingState(
-            parameters=self.parameters,
-            optimizer=build_optimizer(ADAMW, self.parameters),
-            kept=KeptWeights.like(self.parameters),
-            cadence=ProbeCadence(fixed=interval, total_steps=10_000),
-        )
+        spec = spec_pb2.JobSpec(optimizer=ADAMW)
+        spec.data.batch_size = 16
+        spec.optimizer.accumulation_steps = parts
+        spec.schedule.constant.SetInParent()
+        if interval is not None:
+            spec.monitoring.probe_interval_steps = interval
+        self.state = initial_state(spec, self.parameters, total_steps=10_000)
         prober = Prober(self.model, self.layers, self.parameters)
+        self.events: list[event_pb2.JobEvent] = []
         self.take_step = TrainingStep(
             model=self.model,
-            objective=functional.cross_entropy,
+            objective=ClassObjective(),
             state=self.state,
-            max_gradient_norm=LIMIT,
+            clipping=Clipping.of(spec.optimizer),
             prober=prober,
+            report=self.events.append,
         )
-        self.events: list[event_pb2.JobEvent] = []
         self.telemetry = Telemetry(
             report=lambda event, droppable: self.events.append(event),
             device=CPU,
@@ -65,6 +75,7 @@ class Rig:
             gains=self.state.gains,
             watch=self.state.watch,
             training_seconds=0.0,
+            loss_unit=loss_unit,
         )
 
     def run(self, steps: int, *, before: Callable[[int, Tensor], None] = lambda step, values: None) -> None:
@@ -156,6 +167,34 @@ def test_a_probe_says_what_happened_to_each_layer() -> None:
     assert all(deviation > 0 for deviation in probe.layer_activation_deviation)
 
 
+def test_a_probe_of_a_step_in_parts_measures_the_whole_batch() -> None:
+    whole, parts = Rig(interval=1, dropout=0.0), Rig(interval=1, dropout=0.0, parts=4)
+    for rig in (whole, parts):
+        # Normalization over a batch sees its part only: without it, the two are the same step.
+        rig.model[1].eval()
+        rig.run(3)
+        rig.telemetry.drain()
+    for one, other in zip(whole.probes, parts.probes, strict=True):
+        for name in ("layer_gradient_norm", "layer_activation_deviation", "layer_zero_ratio"):
+            assert list(getattr(other, name)) == pytest.approx(list(getattr(one, name)), rel=1e-4, abs=1e-6)
+        assert other.predicted_decrease == pytest.approx(one.predicted_decrease, rel=1e-4)
+        assert other.actual_decrease == pytest.approx(one.actual_decrease, rel=1e-2, abs=1e-6)
+
+
+def test_losses_and_decreases_are_reported_in_the_objectives_unit() -> None:
+    plain, scaled = Rig(interval=1), Rig(interval=1, loss_unit=8.0)
+    for rig in (plain, scaled):
+        rig.run(10)
+        rig.telemetry.drain()
+    for one, other in zip(plain.batches, scaled.batches, strict=True):
+        assert list(other.loss) == pytest.approx([8 * loss for loss in one.loss])
+        assert list(other.gradient_norm) == list(one.gradient_norm)
+    for probe, scaled_probe in zip(plain.probes, scaled.probes, strict=True):
+        assert scaled_probe.predicted_decrease == pytest.approx(8 * probe.predicted_decrease)
+        assert scaled_probe.actual_decrease == pytest.approx(8 * probe.actual_decrease)
+    assert scaled.probes[-1].gain_ratio == plain.probes[-1].gain_ratio
+
+
 def test_a_small_plain_step_brings_what_its_gradient_promised() -> None:
     rig = Rig(interval=1)
     rig.run(20)
@@ -226,6 +265,37 @@ def test_a_run_of_bad_steps_is_counted_across_batches() -> None:
     watch.add(1, 6, [1, 2, 3, 4, 5])
     with pytest.raises(TrainingFailed, match="10 steps in a row, up to step 11"):
         watch.add(7, 6, [0, 1, 2, 3, 4])
+
+
+def overflow_backward(scores: Tensor) -> Tensor:
+    """The same scores, with gradients that overflow on their way back."""
+    return scores.detach() + (scores - scores.detach()) * 3e38 * 3e38
+
+
+def test_the_search_of_a_scale_is_reported_and_ends_the_run_when_there_is_none_to_find() -> None:
+    rig = Rig(interval=None)
+    rig.state.precision = Precision(CPU, None, LossScale(CPU))
+    rig.take_step = TrainingStep(
+        model=rig.model,
+        objective=ClassObjective(),
+        state=rig.state,
+        clipping=Clipping(max_norm=LIMIT, max_value=None),
+        prober=Prober(rig.model, rig.layers, rig.parameters),
+        report=rig.events.append,
+    )
+    hook = rig.model.register_forward_hook(lambda _model, _inputs, scores: overflow_backward(scores))
+    rig.run(12)
+    rig.telemetry.drain()
+    assert [step for batch in rig.batches for step in batch.nonfinite_steps] == list(range(1, 13))
+    assert rig.state.watch.total == 0
+    hook.remove()
+    rig.run(1)
+    rig.model.register_forward_hook(lambda _model, _inputs, scores: overflow_backward(scores))
+    rig.run(10)
+    with pytest.raises(TrainingFailed, match="overflows float16 at any scale") as caught:
+        rig.telemetry.drain()
+    assert caught.value.error.reason == state_pb2.JOB_ERROR_REASON_NONFINITE_LOSS
+    assert "bfloat16" in caught.value.error.message
 
 
 def test_failing_measurements_are_said_once_and_do_not_stop_training(monkeypatch: pytest.MonkeyPatch) -> None:

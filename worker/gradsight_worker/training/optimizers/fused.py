@@ -1,12 +1,6 @@
-"""Optimizers on flat parameters: one fused call per group, skipped on the device when a step is not finite.
+"""Adam, AdamW and SGD by torch's fused kernels, which skip a step that is not finite by themselves."""
 
-`step(..., nonfinite)` must leave values *and* state bitwise as they were where `nonfinite` is 1, without asking the
-device. The fused kernels of AdamW and SGD do so themselves; an optimizer whose kernel does not is put into a wrapper
-that selects old or new state with `torch.where`.
-"""
-
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,45 +9,42 @@ from gradsight.v1 import spec_pb2
 from gradsight_worker.training.parameters import FlatParameters, ParameterGroup
 
 
-class Optimizer(Protocol):
-    """Turns gradients into an update of the values."""
+class FusedAdam:
+    """Adam: weight decay pulls on the weights themselves (`AdamW`), or is added to the gradient (`Adam`).
 
-    @property
-    def state(self) -> Mapping[str, Tensor]:
-        """Everything that a resume needs, by name; written to in place."""
+    Args:
+        spec: Which of the two, with its numbers.
+        parameters: What it updates.
+        weight_decay: Per unit of learning rate.
+        groups: Runs of the parameters that it is for; None is all of them.
+    """
 
-    def step(self, learning_rate: float, *, divisor: Tensor | None, nonfinite: Tensor) -> None:
-        """Update the values in place.
-
-        `divisor` (scalar, >= 1) divides the gradients first: that is clipping. `nonfinite` (scalar, 0.0 or 1.0): 1
-        leaves values and state as they are. Gradients may be overwritten.
-        """
-
-
-def build_optimizer(spec: spec_pb2.OptimizerSpec, parameters: FlatParameters) -> Optimizer:
-    """The optimizer that the spec names, for these parameters."""
-    if spec.HasField("sgd"):
-        return FusedSgd(spec.sgd, parameters, weight_decay=spec.weight_decay)
-    return FusedAdamW(spec.adamw, parameters, weight_decay=spec.weight_decay)
-
-
-class FusedAdamW:
-    """Adam with decoupled weight decay."""
-
-    def __init__(self, spec: spec_pb2.AdamW, parameters: FlatParameters, *, weight_decay: float) -> None:
-        self._spec = spec
-        self._first_moment = torch.zeros_like(parameters.values)
-        self._second_moment = torch.zeros_like(parameters.values)
+    def __init__(
+        self,
+        spec: spec_pb2.AdamW | spec_pb2.Adam,
+        parameters: FlatParameters,
+        *,
+        weight_decay: float,
+        groups: Sequence[ParameterGroup] | None = None,
+    ) -> None:
+        groups = parameters.groups if groups is None else groups
+        length = sum(group.stop - group.start for group in groups)
+        self._first_moment = torch.zeros(length, device=parameters.values.device)
+        self._second_moment = torch.zeros(length, device=parameters.values.device)
         self._steps = torch.zeros((), device=parameters.values.device)
+        self._kernel = torch._fused_adamw_ if isinstance(spec, spec_pb2.AdamW) else torch._fused_adam_
+        self._numbers = {"beta1": spec.beta1, "beta2": spec.beta2, "eps": spec.epsilon}
         self._calls = [
             (
                 [group.of(parameters.values)],
                 [group.of(parameters.gradients)],
-                [group.of(self._first_moment)],
-                [group.of(self._second_moment)],
+                [first],
+                [second],
                 _decay_of(group, weight_decay),
             )
-            for group in parameters.groups
+            for group, first, second in zip(
+                groups, _cut(self._first_moment, groups), _cut(self._second_moment, groups), strict=True
+            )
         ]
 
     @property
@@ -69,7 +60,7 @@ class FusedAdamW:
         """As `Optimizer.step`."""
         self._steps.add_(1).sub_(nonfinite)
         for values, gradients, first, second, decay in self._calls:
-            torch._fused_adamw_(
+            self._kernel(
                 values,
                 gradients,
                 first,
@@ -77,14 +68,12 @@ class FusedAdamW:
                 [],
                 [self._steps],
                 lr=learning_rate,
-                beta1=self._spec.beta1,
-                beta2=self._spec.beta2,
                 weight_decay=decay,
-                eps=self._spec.epsilon,
                 amsgrad=False,
                 maximize=False,
                 grad_scale=divisor,
                 found_inf=nonfinite,
+                **self._numbers,
             )
 
 
@@ -129,5 +118,10 @@ class FusedSgd:
             )
 
 
+def _cut(flat: Tensor, groups: Sequence[ParameterGroup]) -> tuple[Tensor, ...]:
+    """A tensor that holds these groups and nothing between them, group by group."""
+    return flat.split_with_sizes([group.stop - group.start for group in groups])
+
+
 def _decay_of(group: ParameterGroup, weight_decay: float) -> float:
-    return weight_decay if group.name == "decay" else 0.0
+    return weight_decay if group.decays else 0.0
