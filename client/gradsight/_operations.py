@@ -19,7 +19,7 @@ from gradsight._errors import (
 from gradsight._human import UPLOAD
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Series, ServerInfo, Worker
-from gradsight._retry import Patience, call
+from gradsight._retry import Patience, call, call_patiently
 from gradsight._spec import JobSpec
 from gradsight._watch import watch_job
 from gradsight.v1 import artifact_pb2, spec_pb2, state_pb2
@@ -106,12 +106,18 @@ def list_events(job_id: str, patience: Patience, *, after: int, kinds: Sequence[
 
 
 def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[Job]:
-    """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on."""
+    """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on.
+
+    A service that answered once is waited for as long as a watch waits for it.
+    """
     job = yield from get_job(job_id, patience)
     if job.done:
         return job
     yield from watch_job(job_id, patience, after=job.last_sequence, kinds=("state_changed",), timeout=timeout)
-    return (yield from get_job(job_id, patience))
+    response: wire.GetJobResponse = yield from call_patiently(
+        "GetJob", wire.GetJobRequest(job_id=job_id), patience
+    )
+    return _convert.job(response.job)
 
 
 def result(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[JobResult]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,3 +47,15 @@ def call(method: str, request: Message, patience: Patience) -> Operation[Any]:
         except Unavailable:
             yield Sleep(next(pauses))
     return (yield Call(method, request, patience.call_timeout))
+
+
+def call_patiently(method: str, request: Message, patience: Patience) -> Operation[Any]:
+    """Calls a method that is safe to repeat, of a service that has just answered: waits as long as a watch does."""
+    pauses, deadline = patience.pauses(), time.monotonic() + patience.reconnect
+    while True:
+        try:
+            return (yield from call(method, request, patience))
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            yield Sleep(next(pauses))

@@ -124,6 +124,11 @@ class Household:
 
         wait_for("a household", answers, timeout_s=_START_S)
 
+    def addresses(self) -> dict[str, Any]:
+        """What `up` says of where everyone can be reached."""
+        said: dict[str, Any] = json.loads((self.data / "run" / "up.json").read_text())
+        return said
+
     def stop(self) -> None:
         """Ask `up` to end, and wait until nothing is left."""
         before = self.processes()

@@ -1,13 +1,16 @@
 """Whoever is killed: nobody outlives its parent, the job goes on from its checkpoint, ends once, and ends the same."""
 
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from tests.e2e.conftest import Datasets, Household, states, wait_for, wait_gone, wait_until_saved, weights
 
-from gradsight import AttemptStarted, Job, JobHandle, JobState
+from gradsight import AttemptStarted, Client, Job, JobHandle, JobState, Patience
 
+FREE_PORT = "127.0.0.1:0"
 VICTIMS: dict[str, Callable[[Household], list[psutil.Process]]] = {
     "trainer": lambda household: [household.trainer()],
     "attempt": lambda household: [household.attempt()],
@@ -69,6 +72,30 @@ def test_a_job_survives_the_death_of_its(
         assert resumed[1].resumed_at_step > 0
         assert job.attempts[0].error is not None
         assert job.attempts[0].error.retryable
+
+
+def test_on_ports_of_its_own_choice_everyone_comes_back_where_up_said(tmp_path: Path) -> None:
+    household = Household(tmp_path / "household")
+    household.service = household.exporter = household.service_metrics = household.worker_metrics = FREE_PORT
+    with household.running():
+        said = household.addresses()
+        killed = [household.child(verb) for verb in ("serve", "exporter", "worker")]
+        for process in killed:
+            process.kill()
+        wait_gone(killed)
+        with Client(said["service"], patience=Patience(call_attempts=60)) as client:
+            household.wait_workers(client)
+        for name in ("exporter", "service_metrics"):
+            wait_for(f"an answer at {name}", lambda name=name: _answers(said[name]))  # type: ignore[misc]
+        wait_for("the worker's metrics", lambda: _answers(said["worker_metrics"][0]))
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/livez", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 def test_nothing_outlives_up_and_the_next_up_finishes_the_job(

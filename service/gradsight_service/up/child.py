@@ -31,12 +31,16 @@ class Child:
         self.name = name
         self.log = log
         self.restarts = 0
-        self._command = [*command, "--ready-file", str(ready_file)]
         self._ready_file = ready_file
+        self.start_again_with(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._start_at = 0.0
         self._back_off = _FIRST_BACK_OFF_S
+
+    def start_again_with(self, command: list[str]) -> None:
+        """The command from the next start on."""
+        self._command = [*command, "--ready-file", str(self._ready_file)]
 
     def start(self) -> None:
         """Start the process; it is killed when this one ends, however it ends."""

@@ -64,22 +64,25 @@ class Keeper:
         signal.signal(signal.SIGINT, self._on_signal)
         store_url = self._settings.store or self._start_store()
         # The workers load PyTorch meanwhile; only the service must answer before anyone is told of it.
-        self._service = self._start_child("service", self._service_command(store_url))
-        exporter = self._start_child("exporter", self._exporter_command(store_url))
-        workers = [
-            self._start_child(f"worker-{n}", self._worker_command(store_url, n))
-            for n in self._worker_numbers()
-        ]
-        self._others = [exporter, *workers]
+        commands = self._commands(store_url, self._wanted(store_url))
+        children = {name: self._start_child(name, command) for name, command in commands.items()}
+        self._service = children["service"]
+        self._others = [child for name, child in children.items() if name != "service"]
         service = self._wait_ready(self._service)
         addresses = Addresses(
             process_id=os.getpid(),
             service=service["address"],
             store=store_url,
-            exporter=self._wait_ready(exporter)["metrics"],
+            exporter=self._wait_ready(children["exporter"])["metrics"],
             service_metrics=service["metrics"],
-            worker_metrics=tuple(self._wait_ready(worker)["metrics"] for worker in workers),
+            worker_metrics=tuple(
+                self._wait_ready(children[f"worker-{number}"])["metrics"]
+                for number in range(len(self._settings.devices))
+            ),
         )
+        # Whoever read the addresses finds everyone there after a restart, too, where the ports had been free ones.
+        for name, command in self._commands(store_url, addresses).items():
+            children[name].start_again_with(self._command(command))
         self._household.write(addresses)
         return addresses
 
@@ -120,7 +123,7 @@ class Keeper:
     def _start_child(self, name: str, arguments: list[str]) -> Child:
         child = Child(
             name,
-            [sys.executable, "-m", "gradsight.cli", *arguments],
+            self._command(arguments),
             log=self._household.logs / f"{name}.log",
             ready_file=self._household.run / f"{name}.json",
         )
@@ -142,25 +145,46 @@ class Keeper:
             time.sleep(0.02)
         return addresses
 
-    def _service_command(self, store_url: str) -> list[str]:
-        settings = self._settings
-        command = ["serve", *self._shared(store_url), "--address", settings.address]
-        command += ["--metrics-address", settings.service_metrics_address]
-        return [*command, "--insecure-listen"] if settings.insecure_listen else command
+    def _command(self, arguments: list[str]) -> list[str]:
+        return [sys.executable, "-m", "gradsight.cli", *arguments]
 
-    def _exporter_command(self, store_url: str) -> list[str]:
-        return ["exporter", "--store", store_url, "--address", self._settings.exporter_address]
-
-    def _worker_command(self, store_url: str, number: int) -> list[str]:
+    def _wanted(self, store_url: str) -> Addresses:
+        """The addresses as the settings say them; a port of 0 is yet to be found."""
         settings = self._settings
-        port = settings.worker_metrics_port + number if settings.worker_metrics_port else 0
+        first = settings.worker_metrics_port
+        return Addresses(
+            process_id=os.getpid(),
+            service=settings.address,
+            store=store_url,
+            exporter=settings.exporter_address,
+            service_metrics=settings.service_metrics_address,
+            worker_metrics=tuple(
+                f"127.0.0.1:{first + number if first else 0}" for number in range(len(settings.devices))
+            ),
+        )
+
+    def _commands(self, store_url: str, addresses: Addresses) -> dict[str, list[str]]:
+        """Command of each child by name, in the order of starting."""
+        return {
+            "service": self._service_command(store_url, addresses),
+            "exporter": ["exporter", "--store", store_url, "--address", addresses.exporter],
+            **{
+                f"worker-{number}": self._worker_command(store_url, number, metrics)
+                for number, metrics in enumerate(addresses.worker_metrics)
+            },
+        }
+
+    def _service_command(self, store_url: str, addresses: Addresses) -> list[str]:
+        command = ["serve", *self._shared(store_url), "--address", addresses.service]
+        command += ["--metrics-address", addresses.service_metrics]
+        return [*command, "--insecure-listen"] if self._settings.insecure_listen else command
+
+    def _worker_command(self, store_url: str, number: int, metrics_address: str) -> list[str]:
+        settings = self._settings
         command = ["worker", *self._shared(store_url), "--device", settings.devices[number]]
-        command += ["--spool", str(self._household.spool), "--metrics-address", f"127.0.0.1:{port}"]
+        command += ["--spool", str(self._household.spool), "--metrics-address", metrics_address]
         return [*command, "--threads", str(settings.threads)] if settings.threads else command
 
     def _shared(self, store_url: str) -> list[str]:
         artifacts = str(self._household.artifacts)
         return ["--store", store_url, "--artifacts", artifacts, "--profile", self._settings.profile]
-
-    def _worker_numbers(self) -> range:
-        return range(len(self._settings.devices))

@@ -128,6 +128,23 @@ def test_waiting_goes_on_through_a_restart(service: "LittleService", client: gra
     writer.join()
 
 
+def test_waiting_is_as_patient_with_its_last_question_as_a_watch_is(
+    service: "LittleService", client: gradsight.Client
+) -> None:
+    service.add_job()
+
+    def away_at_the_end(frames: Iterable[Any]) -> Iterator[Any]:
+        yield from frames
+        for _ in range(20):
+            service.refuse("GetJob", grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "no store")
+
+    service.frames["job1"] = away_at_the_end
+    service.change("job1", state_pb2.JOB_STATE_RUNNING)
+    threading.Timer(0.2, service.change, ("job1", state_pb2.JOB_STATE_SUCCEEDED)).start()
+    assert client.job("job1").wait(timeout=30).state is gradsight.JobState.SUCCEEDED
+    assert service.calls.count("GetJob") == 22
+
+
 def test_events_that_come_twice_are_given_once(service: "LittleService", client: gradsight.Client) -> None:
     def twice(frames: Iterable[Any]) -> Iterator[Any]:
         for frame in frames:
