@@ -7,40 +7,38 @@ typed error, and the exit status says how the run ended.
 import importlib
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
-import gradsight
-from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
-from gradsight_models import Layer, save_result
-from gradsight_worker.training.baseline import baseline_answers
-from gradsight_worker.training.channel import ChannelClosed, ResultFile, TrainerChannel
-from gradsight_worker.training.checkpoints import load_newest
+from gradsight.v1 import event_pb2, state_pb2
+from gradsight_models import Layer
+from gradsight_worker.training import announcements
+from gradsight_worker.training.building import build_model
+from gradsight_worker.training.channel import ChannelClosed, TrainerChannel
+from gradsight_worker.training.checkpoints import CheckpointRefused, load_checkpoint, load_newest
+from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import Answers, Validation, answer, evaluation_event
-from gradsight_worker.training.examples import write_examples
+from gradsight_worker.training.evaluation import Validation
+from gradsight_worker.training.judgement import judge_and_write
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
-from gradsight_worker.training.optimizers import build_optimizer
+from gradsight_worker.training.memory import is_out_of_memory
+from gradsight_worker.training.objectives import Objective, build_objective
+from gradsight_worker.training.origins import source_of
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
-from gradsight_worker.training.preparation import (
-    Prepared,
-    build,
-    classes_without_training_rows,
-    prepare,
-    prepared_event,
-)
-from gradsight_worker.training.probes import ProbeCadence, Prober
+from gradsight_worker.training.preparation import Prepared, prepare
+from gradsight_worker.training.prior import answer_counts, prior
+from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.saving import CheckpointSaver
-from gradsight_worker.training.schedules import build_schedule
-from gradsight_worker.training.state import KeptWeights, TrainingState
+from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
 
-_IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ctypeslib", "numpy.ma")
+_IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ctypeslib", "numpy.ma", "dateutil.relativedelta")
 """Modules that libraries would otherwise import on a run's way."""
 
 
@@ -64,7 +62,8 @@ def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
 def warm_up_imports() -> None:
     """Import what a run needs and compute nothing, so that a forked trainer starts in milliseconds."""
     for name in _IMPORTED_ON_DEMAND:
-        importlib.import_module(name)
+        with suppress(ImportError):  # what is not installed will not be imported later either
+            importlib.import_module(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,7 @@ class _Run:
     """A run that is ready to take steps."""
 
     prepared: Prepared
+    objective: Objective
     model: nn.Module
     layers: Sequence[Layer]
     state: TrainingState
@@ -81,42 +81,70 @@ class _Run:
 def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
-    prepared = prepare(plan)
-    channel.send_event(event_pb2.JobEvent(data_prepared=prepared_event(prepared)))
-    if unseen := classes_without_training_rows(prepared):
-        names = ", ".join(unseen[:5]) + (" …" if len(unseen) > 5 else "")
-        _warn(channel, f"{len(unseen)} classes have no training rows and cannot be learnt: {names}")
-    run = _build(prepared, plan)
-    channel.send_event(event_pb2.JobEvent(model_built=_model_built(run)))
+    prepared = prepare(plan, source_of(plan))
+    counts = answer_counts(prepared.train, prepared.outputs) if prepared.outputs.kind == "classes" else None
+    objective = build_objective(
+        plan.spec.objective, prepared.outputs, class_counts=counts, device=prepared.device
+    )
+    _announce_rows(prepared, objective, counts, channel)
+    run = _build(prepared, objective, plan)
+    built = announcements.model_built(prepared, run.layers, run.total_steps)
+    channel.send_event(event_pb2.JobEvent(model_built=built))
     _resume(run, plan, channel)
     if not _loop(run, plan, channel).run():
         return ExitStatus.STOPPED
-    _judge_and_write(run, plan, channel)
+    judge_and_write(run.prepared, plan, channel, model=run.model, state=run.state, objective=run.objective)
     return ExitStatus.SUCCEEDED
 
 
-def _build(prepared: Prepared, plan: TrainingPlan) -> _Run:
-    model, layers = build(prepared, plan)
-    parameters = FlatParameters(model, prepared.device)
+def _announce_rows(
+    prepared: Prepared,
+    objective: Objective,
+    counts: npt.NDArray[np.int64] | None,
+    channel: TrainerChannel,
+) -> None:
+    cost = prior(objective, prepared.outputs, prepared.train, prepared.validation)
+    event = announcements.data_prepared(prepared, cost)
+    channel.send_event(event_pb2.JobEvent(data_prepared=event))
+    for line in announcements.warnings(prepared, counts, event.column_remarks):
+        _warn(channel, line)
+
+
+def _build(prepared: Prepared, objective: Objective, plan: TrainingPlan) -> _Run:
+    model, layers = build_model(prepared, plan)
     budget = plan.spec.budget
     total_steps = budget.steps or budget.epochs * prepared.batches.steps_per_epoch
-    monitoring = plan.spec.monitoring
-    fixed = monitoring.probe_interval_steps if monitoring.HasField("probe_interval_steps") else None
-    state = TrainingState(
-        parameters=parameters,
-        optimizer=build_optimizer(plan.spec.optimizer, parameters),
-        kept=KeptWeights.like(parameters),
-        cadence=ProbeCadence(fixed=fixed, total_steps=total_steps),
+    state = initial_state(plan.spec, FlatParameters(model, prepared.device), total_steps=total_steps)
+    return _Run(
+        prepared=prepared,
+        objective=objective,
+        model=model,
+        layers=layers,
+        state=state,
+        total_steps=total_steps,
     )
-    return _Run(prepared=prepared, model=model, layers=layers, state=state, total_steps=total_steps)
 
 
 def _resume(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
+    """Go on from the newest sound checkpoint, or from the job that this one extends; say so where it is not the newest."""
     path, refusals = load_newest(plan.checkpoints, run.state, plan.spec)
+    if path is None and plan.extended is not None:
+        try:
+            load_checkpoint(plan.extended, run.state, plan.spec, extending=True)
+        except CheckpointRefused as refusal:
+            raise TrainingFailed.by_spec(
+                f"the job to extend cannot be gone on with: {refusal}", field="start.extended_job_id"
+            ) from refusal
     for refusal in refusals:
         _warn(channel, f"A checkpoint was passed over: {refusal}")
-    if path is None and plan.checkpoints:
-        _warn(channel, "No checkpoint could be used; the run starts anew.")
+    if refusals:
+        if path is None:
+            _warn(channel, f"No checkpoint could be used; the run begins at step {run.state.step}.")
+        channel.send_rewound(
+            step=run.state.step,
+            reason="; ".join(map(str, refusals)),
+            unusable=[refusal.path for refusal in refusals],
+        )
 
 
 def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoop:
@@ -126,19 +154,13 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
         state=state,
         total_steps=run.total_steps,
         batches=prepared.batches,
-        schedule=build_schedule(
-            spec.schedule, peak=spec.optimizer.learning_rate, total_steps=run.total_steps
-        ),
         take_step=TrainingStep(
             model=run.model,
-            objective=partial(
-                functional.cross_entropy, label_smoothing=spec.objective.cross_entropy.label_smoothing
-            ),
+            objective=run.objective,
             state=state,
-            max_gradient_norm=(
-                None if spec.optimizer.clipping_disabled else spec.optimizer.max_gradient_norm
-            ),
+            clipping=Clipping.of(spec.optimizer),
             prober=prober,
+            report=channel.send_event,
         ),
         telemetry=Telemetry(
             report=lambda event, droppable: channel.send_event(event, droppable=droppable),
@@ -148,14 +170,17 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             gains=state.gains,
             watch=state.watch,
             training_seconds=state.training_seconds,
+            loss_unit=run.objective.scale,
         ),
         validation=Validation(
             model=run.model,
             held_out=prepared.validation,
-            classes=prepared.classes,
+            objective=run.objective,
+            outputs=prepared.outputs,
             interval_steps=spec.evaluation.interval_steps or prepared.batches.steps_per_epoch,
             total_steps=run.total_steps,
             epoch_of=prepared.batches.epoch_of,
+            autocast=state.precision.autocast,
         ),
         saver=CheckpointSaver(
             spec=spec, directory=plan.directory / "checkpoints", attempt=plan.attempt, channel=channel
@@ -164,74 +189,9 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
     )
 
 
-def _judge_and_write(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
-    """Read the test rows, once, with the kept weights; write what the job leaves behind."""
-    prepared, kept = run.prepared, run.state.kept
-    assert kept.evaluation is not None
-    kept.put_into(run.state.parameters)
-    step, epoch = kept.evaluation.step, kept.evaluation.epoch
-    validation = answer(run.model, prepared.validation, prepared.classes)
-    test = answer(run.model, prepared.test, prepared.classes)
-    test_event = evaluation_event(test, prepared.test, step=step, epoch=epoch)
-    channel.send_event(event_pb2.JobEvent(evaluation_completed=test_event))
-    baseline = _judge_baseline(run, plan, channel)
-    examples = plan.directory / "examples.parquet"
-    write_examples(examples, [(prepared.validation, validation, None), (prepared.test, test, baseline)])
-    paths = save_result(
-        plan.directory / "result",
-        module=run.model,
-        architecture=prepared.architecture,
-        options=prepared.options,
-        input_columns=prepared.splits.train.input_names,
-        preprocessing=prepared.preprocessing,
-        labels=prepared.labels,
-        figures=_figures(kept.evaluation, test_event),
-        version=gradsight.__version__,
-    )
-    files = [
-        ResultFile(path=path, filename=path.name, kind=artifact_pb2.ARTIFACT_KIND_RESULT) for path in paths
-    ]
-    files.append(ResultFile(path=examples, filename=examples.name, kind=artifact_pb2.ARTIFACT_KIND_EXAMPLES))
-    channel.send_result(files)
-
-
-def _judge_baseline(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> Answers | None:
-    baseline = run.prepared.baseline
-    if baseline is None:
-        return None
-    answers = baseline_answers(baseline, run.prepared.test.rows)
-    event = evaluation_event(answers, run.prepared.test, step=0, epoch=0.0)
-    event.baseline_job_id = plan.spec.evaluation.baseline_job_id
-    channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
-    return answers
-
-
-def _model_built(run: _Run) -> event_pb2.ModelBuilt:
-    return event_pb2.ModelBuilt(
-        architecture=run.prepared.architecture,
-        parameters=sum(layer.parameter_count for layer in run.layers),
-        layers=[
-            event_pb2.Layer(
-                index=layer.index, path=layer.path, kind=layer.kind, parameters=layer.parameter_count
-            )
-            for layer in run.layers
-        ],
-        total_steps=run.total_steps,
-        steps_per_epoch=run.prepared.batches.steps_per_epoch,
-    )
-
-
-def _figures(kept: event_pb2.EvaluationCompleted, test: event_pb2.EvaluationCompleted) -> dict[str, float]:
-    figures: dict[str, float] = {"step": kept.step}
-    for name, event in (("validation", kept), ("test", test)):
-        figures |= {f"{name}_error_ratio": event.error_ratio, f"{name}_loss": event.loss}
-    return figures
-
-
 def _error_of(error: Exception, device: str) -> state_pb2.JobError:
     """The typed error for one that the trainer did not expect."""
-    # Torch's allocator on the processor raises a plain RuntimeError.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         advice = "Lower the batch size, the model's sizes or the vocabulary."
         return TrainingFailed.by_memory(f"Out of memory on {device}. {advice} ({error})").error
     if isinstance(error, OSError):
