@@ -3,11 +3,11 @@
 Each reader raises ValueError for what the file holds, with a message of what it got and what is allowed.
 """
 
-import re
+import itertools
 import struct
-from collections.abc import Iterator
 from typing import BinaryIO
 
+from gradsight._tar_members import read_members
 from gradsight._tensor_headers import NpyHeader, read_npy_header, read_safetensors_header
 from gradsight_service.limits import shown
 
@@ -16,16 +16,6 @@ IMAGE_COLUMNS = ("image", "label", "path")
 _MOST_COLUMNS = 16_384
 _MOST_MEMBERS = 1000
 """Members of a tar that are looked at; the worker looks at all."""
-_BLOCK = 512
-_LONGEST_EXTENSION = 64 << 10
-_MEMBER_KINDS = {
-    b"1": "a link",
-    b"2": "a symbolic link",
-    b"3": "a device",
-    b"4": "a device",
-    b"6": "a pipe",
-}
-_NESTED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 
 
 def parquet_columns(file: BinaryIO, size: int) -> None:
@@ -74,12 +64,8 @@ def safetensors_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
 
 def tar_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
     """The columns of every folder of images; its first members are checked."""
-    found = 0
-    for name, kind in _members(file, size):
-        found += kind == "file"
-        if problem := _name_problem(name):
-            raise ValueError(f"tar: member {shown(name)} {problem}")
-    if not found:
+    members = itertools.islice(read_members(file, size), _MOST_MEMBERS)
+    if not any([not member.is_folder for member in members]):  # noqa: C419 - all of them are checked
         raise ValueError("tar: got no file, allowed PNG and JPEG images in folders")
     return IMAGE_COLUMNS
 
@@ -87,71 +73,3 @@ def tar_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
 def _numbered(header: NpyHeader) -> tuple[str, ...] | None:
     columns = header.shape[1] if len(header.shape) == 2 else 1
     return tuple(map(str, range(columns))) if len(header.shape) <= 2 and columns <= _MOST_COLUMNS else None
-
-
-def _name_problem(name: str) -> str:
-    parts = re.split(r"[/\\]", name)
-    if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name) or ".." in parts:
-        return "leads out of the archive, allowed names below it"
-    if not name or not name.isprintable():
-        return "has a name with control characters, allowed printable names"
-    if name.lower().endswith(_NESTED):
-        return "is an archive itself, allowed PNG and JPEG images in folders"
-    return ""
-
-
-def _members(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
-    """Name and kind, `file` or `folder`, of the first members; extension headers are followed."""
-    place, renamed = 0, ""
-    for _ in range(_MOST_MEMBERS):
-        file.seek(place)
-        block = file.read(_BLOCK)
-        if len(block) < _BLOCK or not block.strip(b"\0"):
-            if place == 0:
-                raise ValueError("tar: got no archive, allowed an uncompressed tar")
-            return
-        length = _checked_length(block, place, size)
-        kind, data = block[156:157], place + _BLOCK
-        place = data + -(-length // _BLOCK) * _BLOCK
-        if kind in (b"x", b"g", b"L"):
-            renamed = _long_name(file, kind, length) or renamed
-            continue
-        if kind not in (b"0", b"\0", b"5", b"7"):
-            what = _MEMBER_KINDS.get(kind, f"of type {shown(kind.decode('latin-1'))}")
-            raise ValueError(
-                f"tar: member {shown(renamed or _name(block))} is {what}, allowed files and folders"
-            )
-        yield renamed or _name(block), "folder" if kind == b"5" else "file"
-        renamed = ""
-
-
-def _checked_length(block: bytes, place: int, size: int) -> int:
-    try:
-        expected = int(block[148:156].strip(b" \0") or b"0", 8)
-        length = int(block[124:136].strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise ValueError("tar: got no archive, allowed an uncompressed tar") from None
-    if sum(block) - sum(block[148:156]) + 8 * ord(" ") != expected:
-        raise ValueError(f"tar: the member at byte {place} is damaged: its checksum is another")
-    if not 0 <= length <= size - place - _BLOCK:
-        raise ValueError(f"tar: the member at byte {place} needs {length} bytes, the file ends before")
-    return length
-
-
-def _name(block: bytes) -> str:
-    name = block[:100].rstrip(b"\0").decode("utf-8", "backslashreplace")
-    prefix = block[345:500].rstrip(b"\0").decode("utf-8", "backslashreplace")
-    return f"{prefix}/{name}" if block[257:262] == b"ustar" and prefix and block[263:265] == b"00" else name
-
-
-def _long_name(file: BinaryIO, kind: bytes, length: int) -> str:
-    """The name that an extension header gives to the next member; empty when it gives none."""
-    if length > _LONGEST_EXTENSION:
-        raise ValueError(
-            f"tar: an extension header of {length} bytes, allowed {_LONGEST_EXTENSION}: shorter names"
-        )
-    data = file.read(length)
-    if kind == b"L":
-        return data.rstrip(b"\0").decode("utf-8", "backslashreplace")
-    named = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", data) if kind == b"x" else None
-    return named[1].decode("utf-8", "backslashreplace") if named else ""

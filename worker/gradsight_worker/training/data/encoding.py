@@ -135,6 +135,7 @@ class ResidentRows(EncodedRows):
 
     def fetch(self, indices: Tensor) -> Batch:
         """As `EncodedRows.fetch`."""
+        indices = indices.to(self.index_device)
         *inputs, targets = [tensor.index_select(0, indices) for tensor in self._tensors]
         return tuple(inputs), targets
 
