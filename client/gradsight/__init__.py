@@ -88,14 +88,26 @@ if TYPE_CHECKING:
         StateChanged,
         StepsRecorded,
     )
+    from gradsight._export import ExportedModel, export
     from gradsight._job import Job, JobAttempt, JobProgress, JobResult, JobSummary, JobWaiting
     from gradsight._reasons import Reason
-    from gradsight._records import Artifact, Record, Series, ServerInfo, Worker
+    from gradsight._records import Artifact, Recipe, RecipeOption, Record, Series, ServerInfo, Worker
     from gradsight._retry import Patience
     from gradsight._spec import JobOptions, JobSpec, load_spec
 
 # In the order of their needs: what is asked of an early one does not load the later ones.
-_MODULES = ("_reasons", "_enums", "_errors", "_retry", "_records", "_events", "_spec", "_job", "_client")
+_MODULES = (
+    "_reasons",
+    "_enums",
+    "_errors",
+    "_retry",
+    "_records",
+    "_events",
+    "_export",
+    "_spec",
+    "_job",
+    "_client",
+)
 
 __all__ = [
     "AccessRefused",
@@ -115,6 +127,7 @@ __all__ = [
     "DeviceClass",
     "DigestMismatch",
     "EvaluationCompleted",
+    "ExportedModel",
     "Fault",
     "FeedEvent",
     "FieldViolation",
@@ -156,6 +169,8 @@ __all__ = [
     "Patience",
     "Probe",
     "Reason",
+    "Recipe",
+    "RecipeOption",
     "Record",
     "RequestIdReused",
     "Series",
@@ -185,6 +200,7 @@ __all__ = [
     "WorkerState",
     "__version__",
     "aio",
+    "export",
     "load_result",
     "load_spec",
 ]

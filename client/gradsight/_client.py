@@ -10,7 +10,7 @@ from gradsight import _operations, _transfer, _watch
 from gradsight._enums import ArtifactKind, JobState, WatchMode
 from gradsight._events import FeedEvent, JobEvent
 from gradsight._job import Job, JobResult
-from gradsight._records import Artifact, Series, ServerInfo, Worker
+from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience
 from gradsight._spec import JobOptions, JobSpec
 from gradsight._watch import OnGap
@@ -107,6 +107,10 @@ class Client:
         """Yields the workers, by id."""
         return self._driver.iterate(_operations.list_workers(self._patience))
 
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Returns the recipes that workers alive now have, by name."""
+        return self._driver.run(_operations.list_recipes(self._patience))
+
     def server_info(self) -> ServerInfo:
         """Returns what the service is and can do."""
         return self._driver.run(_operations.server_info(self._patience))
@@ -151,6 +155,7 @@ class JobHandle:
 
     def __init__(self, client: Client, job_id: str) -> None:
         self.job_id = job_id
+        self._client = client
         self._run = client._driver.run
         self._iterate = client._driver.iterate
         self._patience = client._patience
@@ -213,6 +218,19 @@ class JobHandle:
         Raises StateTransitionRefused when it has succeeded or failed.
         """
         return self._run(_operations.cancel_job(self.job_id, self._patience))
+
+    def extend(
+        self, *, epochs: int | None = None, steps: int | None = None, request_id: str | None = None
+    ) -> "JobHandle":
+        """Creates a job that goes on where this one ended, and returns its handle.
+
+        It has this job's spec with a larger budget, counted from the beginning: a job of 10 epochs goes on with
+        `extend(epochs=20)` for 10 more. The job must have succeeded. Raises InvalidSpec when there is nothing to add.
+        """
+        operation = _operations.extend_job(
+            self.job_id, self._patience, epochs=epochs, steps=steps, request_id=request_id
+        )
+        return JobHandle(self._client, self._run(operation).job.job_id)
 
     def history(
         self,

@@ -101,6 +101,8 @@ class ArtifactKind(enum.StrEnum):
     EXAMPLES = enum.auto()
     HISTORY = enum.auto()
     REPORT = enum.auto()
+    GRAPH = enum.auto()
+    WEIGHTS = enum.auto()
     UNKNOWN = enum.auto()
 
 

@@ -3,12 +3,13 @@
 The descriptors of `gradsight.v1` drive both directions, so a new field needs no line here. What people see differs
 from the proto in four ways: enumerations are lower-case words, durations are `30m`, a choice with nothing more to say
 is its name (`optimizer: sgd`), and a few names are shorter (`_RENAMED`). A local file is a path; in the message it
-stands as a URI with the scheme `upload:` until the client has uploaded it.
+stands as a URI with the scheme `upload:` until the client has uploaded it: rows, and the two files of a program.
 """
 
 import dataclasses
 import difflib
 import functools
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from gradsight._errors import FieldViolation, InvalidSpec
+from gradsight._export import GRAPH_FILE, WEIGHTS_FILE
 from gradsight._plain import format_duration, parse_duration
 from gradsight.v1 import spec_pb2
 
@@ -31,6 +33,7 @@ _RENAMED = {
         "category_column": "category",
     },
     "EvaluationSpec": {"baseline_job_id": "baseline"},
+    "StartSpec": {"extended_job_id": "extend", "weights_job_id": "from_job"},
 }
 # The members of this message stand directly in the one that holds it: `model: mlp`, not `model: {builtin: mlp}`.
 _INLINED = {"ModelSpec": "builtin"}
@@ -106,6 +109,10 @@ class _Reader:
         descriptor = message.DESCRIPTOR
         if isinstance(message, spec_pb2.DataSource):
             value = self._source(value, path)
+        elif isinstance(message, spec_pb2.ProgramModel):
+            value = self._program(value)
+        elif isinstance(message, spec_pb2.RecipeModel) and isinstance(value, str):
+            value = {"name": value}
         elif descriptor.full_name == "google.protobuf.Duration":
             return self._duration(message, value, path)
         words = _names_of_choice(descriptor)
@@ -163,6 +170,8 @@ class _Reader:
             if not isinstance(name, str):
                 self._wrong(path, name, "names as text; put it in quotes")
                 continue
+            if isinstance(holder, spec_pb2.RecipeModel) and isinstance(item, int | float):
+                item = json.dumps(item)  # options of recipes are text, whatever they mean
             read = self._scalar(entry, item, f"{path}[{name}]")
             if read is not None:
                 getattr(holder, field.name)[name] = read
@@ -211,7 +220,18 @@ class _Reader:
             return {"artifact": text, **form}
         if "://" in text:
             return {"uri": text, **form}
-        return {"uri": UPLOAD + os.path.abspath(self._directory / Path(text).expanduser()), **form}
+        return {"uri": self._upload(text), **form}
+
+    def _program(self, value: Any) -> Any:
+        """The files of a program are digests or paths; a word is the directory that `ExportedModel.save` wrote."""
+        if isinstance(value, str | os.PathLike):
+            value = {"graph": Path(value) / GRAPH_FILE, "weights": Path(value) / WEIGHTS_FILE}
+        if not isinstance(value, Mapping):
+            return value
+        return {name: self._upload(item) if _is_path(item) else item for name, item in value.items()}
+
+    def _upload(self, path: str | os.PathLike[str]) -> str:
+        return UPLOAD + os.path.abspath(self._directory / Path(path).expanduser())
 
     def _text_column(self, value: Mapping[str, Any], path: str) -> Mapping[str, Any]:
         """`text: column` is short for `inputs: [column]`."""
@@ -238,6 +258,12 @@ class _Reader:
         self.violations.append(FieldViolation(path, message))
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (
+        isinstance(value, str) and bool(value) and not value.startswith(("sha256:", UPLOAD))
+    )
+
+
 @functools.cache
 def _words(field: FieldDescriptor) -> dict[str, int]:
     """The words of an enumeration, without the prefix that its values share and without `unspecified`."""
@@ -261,6 +287,8 @@ def _form(message: Message) -> Any:
             form[renamed.get(field.name, field.name)] = _form_of_field(field, value)
     if isinstance(message, spec_pb2.DataSource):
         return _form_of_source(form)
+    if isinstance(message, spec_pb2.ProgramModel):
+        return {name: value.removeprefix(UPLOAD) for name, value in form.items()}
     words = _names_of_choice(message.DESCRIPTOR)
     [only] = form if len(form) == 1 else [None]
     return only if only in words and form[only] == {} else form

@@ -16,9 +16,10 @@ from gradsight._errors import (
     JobCancelled,
     JobFailed,
 )
+from gradsight._export import GRAPH_FILE, WEIGHTS_FILE
 from gradsight._human import UPLOAD
 from gradsight._job import Job, JobResult
-from gradsight._records import Artifact, Series, ServerInfo, Worker
+from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience, call, call_patiently
 from gradsight._spec import JobSpec
 from gradsight._watch import watch_job
@@ -33,7 +34,12 @@ _FORMATS = {
     ".parquet": spec_pb2.DATA_FORMAT_PARQUET,
     ".npy": spec_pb2.DATA_FORMAT_NPY,
     ".safetensors": spec_pb2.DATA_FORMAT_SAFETENSORS,
+    ".tar": spec_pb2.DATA_FORMAT_TAR,
 }
+_PROGRAM_FILES = (
+    ("graph", GRAPH_FILE, artifact_pb2.ARTIFACT_KIND_GRAPH),
+    ("weights", WEIGHTS_FILE, artifact_pb2.ARTIFACT_KIND_WEIGHTS),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,8 @@ def create_job(
     for split in ("train", "validation", "test"):
         if message.data.HasField(split):
             yield from _upload_source(getattr(message.data, split), f"data.{split}", patience)
+    if message.model.HasField("program"):
+        yield from _upload_program(message.model.program, spec._files, patience)
     response: wire.CreateJobResponse = yield from call(
         "CreateJob",
         wire.CreateJobRequest(
@@ -61,6 +69,26 @@ def create_job(
         patience,
     )
     return Created(_convert.job(response.job), response.created)
+
+
+def extend_job(
+    job_id: str, patience: Patience, *, epochs: int | None, steps: int | None, request_id: str | None
+) -> Operation[Created]:
+    """Creates a job that goes on where another one ended: its spec with a larger budget."""
+    if (epochs is None) == (steps is None):
+        raise InvalidRequest(
+            "extend: got both or none of epochs and steps; say one, counted from the beginning"
+        )
+    earlier = yield from get_job(job_id, patience)
+    message = spec_pb2.JobSpec()
+    message.CopyFrom(earlier.spec._message)
+    message.start.extended_job_id = job_id
+    if epochs is None:
+        message.budget.steps = _whole("steps", steps)
+    else:
+        message.budget.epochs = _whole("epochs", epochs)
+    extended = JobSpec._from_message(message)
+    return (yield from create_job(extended, patience, request_id=request_id, validate_only=False))
 
 
 def get_job(job_id: str, patience: Patience) -> Operation[Job]:
@@ -181,6 +209,12 @@ def list_workers(patience: Patience) -> Operation[None]:
         request.page_token = page.next_page_token
 
 
+def list_recipes(patience: Patience) -> Operation[tuple[Recipe, ...]]:
+    """Returns the recipes of the workers that are alive."""
+    response: wire.ListRecipesResponse = yield from call("ListRecipes", wire.ListRecipesRequest(), patience)
+    return tuple(_convert.record(Recipe, recipe) for recipe in response.recipes)
+
+
 def server_info(patience: Patience) -> Operation[ServerInfo]:
     """Returns what the service is and can do."""
     response: wire.GetServerInfoResponse = yield from call(
@@ -274,16 +308,46 @@ def _upload_source(source: spec_pb2.DataSource, field: str, patience: Patience) 
     if not source.uri.startswith(UPLOAD):
         return
     path = Path(source.uri.removeprefix(UPLOAD))
-    try:
-        artifact = yield from _transfer.upload(path, patience)
-    except (OSError, InvalidRequest) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        violation = FieldViolation(field, f"{path} cannot be uploaded: {reason}")
-        raise InvalidSpec(f"{field}: {violation.message}", [violation]) from None
+    artifact = yield from _upload_file(path, field, patience)
     if source.format == spec_pb2.DATA_FORMAT_UNSPECIFIED:
         # The content may have been uploaded before under another name, whose ending would then decide.
         source.format = _FORMATS.get(path.suffix.lower(), spec_pb2.DATA_FORMAT_UNSPECIFIED)
     source.artifact = artifact.digest
+
+
+def _upload_program(
+    program: spec_pb2.ProgramModel, contents: Mapping[str, bytes], patience: Patience
+) -> Operation[None]:
+    """Uploads graph and weights, from local files or from an exported model, and names them by their digests."""
+    for name, filename, kind in _PROGRAM_FILES:
+        place, field = getattr(program, name), f"model.program.{name}"
+        content = contents.get(place)
+        if content is not None:
+            yield from _transfer.upload(Path(filename), patience, kind=kind, content=content)
+        elif place.startswith(UPLOAD):
+            path = Path(place.removeprefix(UPLOAD))
+            artifact = yield from _upload_file(path, field, patience, kind)
+            setattr(program, name, artifact.digest)
+
+
+def _upload_file(
+    path: Path,
+    field: str,
+    patience: Patience,
+    kind: artifact_pb2.ArtifactKind.ValueType = artifact_pb2.ARTIFACT_KIND_DATASET,
+) -> Operation[Artifact]:
+    try:
+        return (yield from _transfer.upload(path, patience, kind=kind))
+    except (OSError, InvalidRequest) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        violation = FieldViolation(field, f"{path} cannot be uploaded: {reason}")
+        raise InvalidSpec(f"{field}: {violation.message}", [violation]) from None
+
+
+def _whole(name: str, value: int | None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise InvalidRequest(f"{name}: got {value!r}, allowed: a whole number from 1 to {2**31 - 1}")
+    return value
 
 
 def _safe_name(artifact: Artifact) -> str:

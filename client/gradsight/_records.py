@@ -58,6 +58,7 @@ class Worker(Record):
         job_id: Job that it runs or was handed; None when idle.
         start_time: When it registered.
         renew_time: When its lease was last renewed.
+        recipes: Recipes that are installed with it, by name.
     """
 
     worker_id: str
@@ -72,6 +73,39 @@ class Worker(Record):
     job_id: str | None
     start_time: datetime.datetime | None
     renew_time: datetime.datetime | None
+    recipes: "tuple[Recipe, ...]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Record):
+    """A way to make a model that an operator installed with the workers.
+
+    Attributes:
+        name: Name in a spec.
+        description: What it does, in a sentence.
+        options: Options, in the recipe's order.
+    """
+
+    name: str
+    description: str
+    options: "tuple[RecipeOption, ...]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeOption(Record):
+    """An option of a recipe.
+
+    Attributes:
+        name: Name in a spec.
+        description: What it means and what is allowed.
+        default_value: Value where the spec says nothing, as text; None for none.
+        required: True: the spec must say it.
+    """
+
+    name: str
+    description: str
+    default_value: str | None
+    required: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +141,7 @@ class ServerInfo(Record):
         max_upload_bytes: Most bytes in one upload.
         max_chunk_bytes: Most bytes in one chunk of an upload.
         time: Time of the store.
+        objectives: Objectives that work now.
     """
 
     version: str
@@ -118,3 +153,4 @@ class ServerInfo(Record):
     max_upload_bytes: int
     max_chunk_bytes: int
     time: datetime.datetime | None
+    objectives: tuple[str, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from gradsight._errors import FieldViolation, InvalidSpec, MissingExtra
+from gradsight._export import ExportedModel, export
 from gradsight._human import mapping_from_spec, spec_from_mapping
 
 if TYPE_CHECKING:
@@ -23,13 +24,17 @@ class JobOptions(TypedDict, total=False):
 
     `model`, `train` and `target` are enough. Paths are local files, uploaded when the job is submitted; a digest
     `sha256:…` names a file that is already there. A short name wins over the same entry of its section.
+
+    `model` is the name of an architecture, a mapping, what `gradsight.export` returned, or a `torch.nn.Module`, which
+    is exported with `example_inputs`, one batch of its inputs.
     """
 
     name: str
     labels: Mapping[str, str]
     queue: str
     priority: int
-    model: str | Mapping[str, Any]
+    model: Any
+    example_inputs: Any
     train: str | os.PathLike[str]
     validation: str | os.PathLike[str]
     test: str | os.PathLike[str]
@@ -42,6 +47,9 @@ class JobOptions(TypedDict, total=False):
     epochs: int
     steps: int
     learning_rate: float
+    precision: str
+    patience: int
+    from_job: "str | Job | JobHandle | AsyncJobHandle"
     baseline: "str | Job | JobHandle | AsyncJobHandle"
     impacts: Mapping[str, float]
     seed: int
@@ -54,18 +62,23 @@ class JobOptions(TypedDict, total=False):
     monitoring: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     resources: Mapping[str, Any]
+    start: Mapping[str, Any]
+    compute: Mapping[str, Any]
+    result: Mapping[str, Any]
 
 
 _SECTIONS = {
     "data": ("train", "validation", "test", "text", "inputs", "target", "category", "id", "batch_size"),
     "budget": ("epochs", "steps"),
     "optimizer": ("learning_rate",),
-    "evaluation": ("baseline", "impacts"),
+    "evaluation": ("baseline", "impacts", "patience"),
+    "compute": ("precision",),
+    "start": ("from_job",),
 }
 _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names}
 _NAME_IN_SECTION = {"impacts": "category_impacts"}
 # Naming one of these says that the other one of an earlier mapping is meant no more.
-_EXCLUSIVE = {"epochs": "steps", "steps": "epochs", "text": "inputs", "inputs": "text"}
+_EXCLUSIVE = {"epochs": "steps", "steps": "epochs", "text": "inputs", "inputs": "text", "from_job": "extend"}
 
 
 class JobSpec(Mapping[str, Any]):
@@ -75,12 +88,13 @@ class JobSpec(Mapping[str, Any]):
 
         JobSpec(model="text_classifier", train="train.csv", text="text", target="intent")
         JobSpec({"model": "mlp", "data": {"train": "rows.csv", "target": "label"}}, epochs=3)
+        JobSpec(model=my_module, example_inputs=(batch,), train="rows.npy", target="label")
 
     Relative paths begin at `directory`, by default the working directory of now. Raises InvalidSpec for unknown names
     and wrong types; ranges and what the files hold are checked by the service.
     """
 
-    __slots__ = ("_form", "_message")
+    __slots__ = ("_files", "_form", "_message")
 
     def __init__(
         self,
@@ -91,12 +105,17 @@ class JobSpec(Mapping[str, Any]):
         **options: Unpack[JobOptions],
     ) -> None:
         merged = _merge({} if mapping is None else mapping, options)
+        # Of an exported model, by digest: they travel with the spec until it is submitted.
+        self._files = _exported(merged)
         self._message = spec_from_mapping(merged, Path(directory))
         self._form = mapping_from_spec(self._message)
 
     @classmethod
-    def _from_message(cls, message: "spec_pb2.JobSpec") -> "JobSpec":
+    def _from_message(
+        cls, message: "spec_pb2.JobSpec", files: Mapping[str, bytes] | None = None
+    ) -> "JobSpec":
         spec = cls.__new__(cls)
+        spec._files = files or {}
         spec._message = message
         spec._form = mapping_from_spec(message)
         return spec
@@ -114,13 +133,13 @@ class JobSpec(Mapping[str, Any]):
         return f"JobSpec({self._form!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self._message.SerializeToString(),)
+        return _read_back, (self._message.SerializeToString(), self._files)
 
 
-def _unpickle(data: bytes) -> JobSpec:
+def _read_back(data: bytes, files: Mapping[str, bytes]) -> JobSpec:
     from gradsight.v1 import spec_pb2
 
-    return JobSpec._from_message(spec_pb2.JobSpec.FromString(data))
+    return JobSpec._from_message(spec_pb2.JobSpec.FromString(data), files)
 
 
 def load_spec(path: str | os.PathLike[str], **options: Unpack[JobOptions]) -> JobSpec:
@@ -162,13 +181,32 @@ def _merge(mapping: Mapping[str, Any], options: JobOptions) -> dict[str, Any]:
         entries = merged.get(section) or {}
         entries = {entries: {}} if isinstance(entries, str) else entries
         if not isinstance(entries, Mapping):
-            raise InvalidSpec(
-                f"{section}: got {entries!r}, allowed: a mapping",
-                [FieldViolation(section, f"got {entries!r}, allowed: a mapping")],
-            )
+            raise _wrong(section, f"got {entries!r}, allowed: a mapping")
         kept = {key: item for key, item in entries.items() if key != _EXCLUSIVE.get(name) or key in options}
         merged[section] = {**kept, _NAME_IN_SECTION.get(name, name): value}
     return merged
+
+
+def _exported(merged: dict[str, Any]) -> Mapping[str, bytes]:
+    """Puts the digests of an exported model, or of a module once it is exported, in the model's place."""
+    model, examples = merged.get("model"), merged.pop("example_inputs", None)
+    if hasattr(model, "state_dict"):
+        if examples is None:
+            raise _wrong(
+                "model",
+                "got a module without example_inputs, allowed: both, as in example_inputs=(batch,)",
+            )
+        model = export(model, examples)
+    elif examples is not None:
+        raise _wrong("example_inputs", f"got one beside the model {model!r}, allowed: beside a module only")
+    if not isinstance(model, ExportedModel):
+        return {}
+    merged["model"] = model.form
+    return model.files
+
+
+def _wrong(field: str, message: str) -> InvalidSpec:
+    return InvalidSpec(f"{field}: {message}", [FieldViolation(field, message)])
 
 
 def _load_json(text: str) -> Any:

@@ -1,10 +1,12 @@
 """Files to the service and back: known by digest, sent once, resumed after a broken connection, verified on arrival."""
 
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from google.protobuf.message import Message
 
@@ -23,24 +25,31 @@ from gradsight._watch import follow
 from gradsight.v1 import artifact_pb2
 from gradsight.v1 import artifact_service_pb2 as wire
 
+Reader = Callable[[], BinaryIO]
+"""Opens the content anew, from its beginning."""
+
 CHUNK_BYTES = 512 * 1024
 _LONGEST_FILENAME = 128
 
 
-def upload(path: Path, patience: Patience) -> Operation[Artifact]:
+def upload(
+    path: Path,
+    patience: Patience,
+    *,
+    kind: artifact_pb2.ArtifactKind.ValueType = artifact_pb2.ARTIFACT_KIND_DATASET,
+    content: bytes | None = None,
+) -> Operation[Artifact]:
     """Makes the service hold the file's content; sends only what it does not hold yet.
 
-    Raises OSError when the file cannot be read, InvalidRequest when it is empty, DigestMismatch when it changes
-    meanwhile.
+    With `content`, `path` is no more than its name. Raises OSError when the file cannot be read, InvalidRequest when
+    it is empty, DigestMismatch when it changes meanwhile.
     """
-    digest, size = yield Compute(partial(_measure, path))
+    read = _file(path) if content is None else partial(io.BytesIO, content)
+    digest, size = yield Compute(partial(_measure, read))
     if size == 0:
         raise InvalidRequest(f"{path} is empty; a file to upload has at least one byte")
     create = wire.CreateUploadRequest(
-        digest=digest,
-        size_bytes=size,
-        filename=path.name[-_LONGEST_FILENAME:],
-        kind=artifact_pb2.ARTIFACT_KIND_DATASET,
+        digest=digest, size_bytes=size, filename=path.name[-_LONGEST_FILENAME:], kind=kind
     )
     upload_id, sent, pauses, tries = "", -1, patience.pauses(), 0
     while True:
@@ -49,11 +58,11 @@ def upload(path: Path, patience: Patience) -> Operation[Artifact]:
             if isinstance(status, Artifact):
                 return status
             upload_id, committed = status
-            if (yield Compute(path.stat)).st_size != size:
+            if (yield Compute(partial(_size, read))) != size:
                 raise DigestMismatch(f"{path} changed while it was sent; upload it again")
             if committed > sent:
                 sent, pauses, tries = committed, patience.pauses(), 0
-            response = yield Send("WriteUpload", _chunks(path, upload_id, committed))
+            response = yield Send("WriteUpload", _chunks(read, upload_id, committed))
             if response.HasField("artifact"):
                 return _convert.record(Artifact, response.artifact)
         except UploadNotFound:
@@ -99,7 +108,9 @@ def download(artifact: Artifact, path: Path, patience: Patience) -> Operation[No
 def holds(path: Path, artifact: Artifact) -> bool:
     """Returns whether `path` already is the file."""
     return (
-        path.is_file() and path.stat().st_size == artifact.size_bytes and _measure(path)[0] == artifact.digest
+        path.is_file()
+        and path.stat().st_size == artifact.size_bytes
+        and _measure(_file(path))[0] == artifact.digest
     )
 
 
@@ -120,18 +131,30 @@ def _begin_or_resume(
     return upload_id, status.committed_bytes
 
 
-def _chunks(path: Path, upload_id: str, offset: int) -> Iterator[Message]:
-    with path.open("rb") as file:
+def _chunks(read: Reader, upload_id: str, offset: int) -> Iterator[Message]:
+    with read() as file:
         file.seek(offset)
         while data := file.read(CHUNK_BYTES):
             yield wire.WriteUploadRequest(upload_id=upload_id, offset=offset, data=data)
             offset += len(data)
 
 
-def _measure(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _file(path: Path) -> Reader:
+    def read() -> BinaryIO:
+        return path.open("rb")
+
+    return read
+
+
+def _measure(read: Reader) -> tuple[str, int]:
+    with read() as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         return f"sha256:{digest}", file.tell()
+
+
+def _size(read: Reader) -> int:
+    with read() as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def _append(path: Path, data: bytes) -> None:

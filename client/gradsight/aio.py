@@ -12,7 +12,7 @@ from gradsight._effects import Call, Compute, Effect, Emit, Open, Operation, Rec
 from gradsight._enums import ArtifactKind, JobState, WatchMode
 from gradsight._events import FeedEvent, JobEvent
 from gradsight._job import Job, JobResult
-from gradsight._records import Artifact, Series, ServerInfo, Worker
+from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience
 from gradsight._spec import JobOptions, JobSpec
 from gradsight._watch import OnGap
@@ -95,6 +95,10 @@ class Client:
         """Yields the workers, by id."""
         return self._driver.iterate(_operations.list_workers(self._patience))
 
+    async def recipes(self) -> tuple[Recipe, ...]:
+        """Returns the recipes that workers alive now have, by name."""
+        return await self._driver.run(_operations.list_recipes(self._patience))
+
     async def server_info(self) -> ServerInfo:
         """Returns what the service is and can do."""
         return await self._driver.run(_operations.server_info(self._patience))
@@ -138,6 +142,7 @@ class JobHandle:
 
     def __init__(self, client: Client, job_id: str) -> None:
         self.job_id = job_id
+        self._client = client
         self._driver = client._driver
         self._patience = client._patience
 
@@ -184,6 +189,15 @@ class JobHandle:
     async def cancel(self) -> Job:
         """Asks the job to end and returns it, cancelling or cancelled."""
         return await self._driver.run(_operations.cancel_job(self.job_id, self._patience))
+
+    async def extend(
+        self, *, epochs: int | None = None, steps: int | None = None, request_id: str | None = None
+    ) -> "JobHandle":
+        """Creates a job that goes on where this one ended, with a larger budget, and returns its handle."""
+        operation = _operations.extend_job(
+            self.job_id, self._patience, epochs=epochs, steps=steps, request_id=request_id
+        )
+        return JobHandle(self._client, (await self._driver.run(operation)).job.job_id)
 
     async def history(
         self,

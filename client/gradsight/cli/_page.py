@@ -33,6 +33,7 @@ from gradsight.cli._run import METRICS, Run
 if TYPE_CHECKING:
     from gradsight._client import JobHandle
 
+_STARTS = {"extend": "goes on with", "from_job": "begins with the weights of"}
 _CURVE_WIDTH = 24
 _SHOWN_CATEGORIES = 20
 
@@ -99,6 +100,7 @@ def _head(job: Job) -> RenderableType:
         f"queue {job.spec.get('queue', 'default')}",
         f"created {date(job.create_time)}",
     ]
+    facts += [f"{_STARTS[how]} {earlier}" for how, earlier in job.spec.get("start", {}).items()]
     facts += [f"{name}={value}" for name, value in sorted(job.spec.get("labels", {}).items())]
     return Text("\n").join([head, Text(" · ".join(facts), style="dim")])
 

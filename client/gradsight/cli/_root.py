@@ -21,6 +21,7 @@ _OWN = {
         "Submit a job; --follow shows it live, --wait waits for its end.",
     ),
     "validate": ("gradsight.cli.submit:validate", "Check a spec without creating anything."),
+    "extend": ("gradsight.cli.submit:extend", "Go on with a job that succeeded, for longer."),
     "jobs": (
         "gradsight.cli.jobs:jobs",
         "List jobs, newest first; --follow shows their states as they change.",
@@ -32,6 +33,7 @@ _OWN = {
     "wait": ("gradsight.cli.jobs:wait", "Wait for jobs to end; the exit code is the outcome."),
     "cancel": ("gradsight.cli.jobs:cancel", "Ask jobs to end."),
     "download": ("gradsight.cli.download:download", "Fetch the files of a job's result."),
+    "recipes": ("gradsight.cli.recipes:recipes", "List the recipes that the workers have."),
     "version": ("gradsight.cli.version:version", "Print the versions of this client and of the service."),
 }
 # Verbs that other packages register: the extra that brings each, and its line.
@@ -45,7 +47,20 @@ _OTHERS = {
 }
 _SECTIONS = {
     "Start": ("demo", "up", "down", "status"),
-    "Jobs": ("submit", "validate", "jobs", "show", "watch", "logs", "history", "wait", "cancel", "download"),
+    "Jobs": (
+        "submit",
+        "validate",
+        "extend",
+        "jobs",
+        "show",
+        "watch",
+        "logs",
+        "history",
+        "wait",
+        "cancel",
+        "download",
+        "recipes",
+    ),
     "Parts": ("serve", "exporter", "worker"),
 }
 

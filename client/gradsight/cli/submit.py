@@ -1,11 +1,12 @@
-"""`gradsight submit` and `gradsight validate`: a spec from a file, from flags, or from both, where flags win."""
+"""`gradsight submit`, `validate` and `extend`: a spec from a file, from flags, or from both, where flags win."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from gradsight import JobSpec, NotSupportedYet, load_spec
+from gradsight import JobHandle, JobSpec, NotSupportedYet, load_spec
 from gradsight.cli._follow import conclude, say_if_nobody_works
 from gradsight.cli._follow import follow as follow_job
 from gradsight.cli._outcome import Exit
@@ -18,8 +19,18 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
             option(
                 "-f", "--file", metavar="SPEC", type=click.Path(dir_okay=False), help="Spec in YAML or JSON."
             ),
-            option("--model", metavar="NAME", help="Model: mlp or text_classifier."),
-            option("--train", metavar="FILE", help="Rows to learn from: CSV or JSON Lines."),
+            option(
+                "--model",
+                metavar="NAME",
+                help="Model: mlp, text_classifier, text_transformer, cnn, gpt, or program.",
+            ),
+            option("--graph", metavar="FILE", help="With --model program: its graph, from gradsight.export."),
+            option("--weights", metavar="FILE", help="With --model program: its initial weights."),
+            option(
+                "--train",
+                metavar="FILE",
+                help="Rows to learn from: CSV, JSON Lines, Parquet, npy, safetensors or tar.",
+            ),
             option(
                 "--validation", metavar="FILE", help="Rows that choose the checkpoint. Default: split off."
             ),
@@ -43,6 +54,14 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             option("--id", metavar="COLUMN", help="Column with a row's own id."),
             option("--baseline", metavar="JOB", help="Earlier job to judge on the same test rows."),
+            option("--from-job", metavar="JOB", help="Earlier job to begin with the weights of."),
+            option("--objective", metavar="NAME", help="Loss: cross_entropy, mean_squared_error, …"),
+            option("--optimizer", metavar="NAME", help="adamw, sgd, adam, adafactor or muon."),
+            option(
+                "--schedule", metavar="NAME", help="cosine, constant, linear, one_cycle, step or plateau."
+            ),
+            option("--precision", metavar="NAME", help="float32, bfloat16 or float16."),
+            option("--patience", type=int, help="Evaluations without improvement that end the run."),
             option("--epochs", type=int, help="Passes over the training rows."),
             option("--steps", type=int, help="Optimizer steps, instead of epochs."),
             option("--batch-size", type=int, help="Rows in one optimizer step."),
@@ -59,16 +78,30 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _ending_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(
+        [
+            option("--request-id", metavar="ID", help="Makes submitting again safe: same id, same job."),
+            option(
+                "--follow",
+                is_flag=True,
+                help="Show the job live until it ends. Ctrl-C detaches, the job goes on.",
+            ),
+            option("--wait", is_flag=True, help="Wait until the job ends, quietly."),
+            option(
+                "--timeout",
+                type=Duration(),
+                help="With --follow or --wait: exit 5 after this time, 30m say; the job goes on.",
+            ),
+        ]
+    ):
+        function = decorate(function)
+    return function
+
+
 @verb
 @_spec_options
-@option("--request-id", metavar="ID", help="Makes submitting again safe: same id and spec, same job.")
-@option("--follow", is_flag=True, help="Show the job live until it ends. Ctrl-C detaches, the job goes on.")
-@option("--wait", is_flag=True, help="Wait until the job ends, quietly.")
-@option(
-    "--timeout",
-    type=Duration(),
-    help="With --follow or --wait: exit 5 after this time, 30m say; the job goes on.",
-)
+@_ending_options
 @option("--require", metavar="CONDITION", multiple=True, help="Condition on the result. Not supported yet.")
 def submit(
     session: Session,
@@ -92,27 +125,39 @@ def submit(
         raise NotSupportedYet(
             "--require is not supported yet; compare test and baseline_test of `gradsight show`"
         )
-    if timeout is not None and not (follow or wait):
-        raise click.UsageError(
-            "--timeout needs --follow or --wait; a job's own limit is budget.timeout in its spec"
-        )
+    _check_timeout(timeout, follow or wait)
     spec = _spec(**options)
     with session.client() as client:
         handle = client.submit(spec, request_id=request_id)
-        if follow or wait:
-            click.echo(f"job {handle.job_id}", err=True)
-            job = follow_job(session, handle, quiet=not follow, timeout=timeout)
-            if session.json and not follow:
-                session.document(job)
-            return conclude(session, job)
-        job = handle.get()
-        if session.json:
-            session.document(job)
-        else:
-            click.echo(handle.job_id)
-            say_if_nobody_works(job)
-            click.echo(f"follow it with `{session.command(f'watch {handle.job_id}')}`", err=True)
-        return Exit.OK
+        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout)
+
+
+@verb
+@click.argument("job_id", metavar="JOB")
+@option("--epochs", type=int, help="Passes over the rows, counted from the job's beginning.")
+@option("--steps", type=int, help="Optimizer steps, counted from the job's beginning.")
+@_ending_options
+def extend(
+    session: Session,
+    job_id: str,
+    epochs: int | None,
+    steps: int | None,
+    request_id: str | None,
+    follow: bool,
+    wait: bool,
+    timeout: float | None,
+) -> int:
+    """Go on with a job that succeeded: a new job with its spec, its last training state and a larger budget.
+
+    \b
+      gradsight extend LAST_WEEKS_JOB --epochs 20 --follow
+    """  # noqa: D301 (click reads the backspace)
+    if (epochs is None) == (steps is None):
+        raise click.UsageError("say one of --epochs and --steps, counted from the job's beginning")
+    _check_timeout(timeout, follow or wait)
+    with session.client() as client:
+        handle = client.job(job_id).extend(epochs=epochs, steps=steps, request_id=request_id)
+        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout)
 
 
 @verb
@@ -136,7 +181,38 @@ def validate(session: Session, **options: Any) -> int:
     return Exit.OK
 
 
+def _check_timeout(timeout: float | None, waits: bool) -> None:
+    if timeout is not None and not waits:
+        raise click.UsageError(
+            "--timeout needs --follow or --wait; a job's own limit is budget.timeout in its spec"
+        )
+
+
+def _tell(session: Session, handle: JobHandle, *, follow: bool, wait: bool, timeout: float | None) -> int:
+    """Prints the new job, or follows it to its end."""
+    if follow or wait:
+        click.echo(f"job {handle.job_id}", err=True)
+        job = follow_job(session, handle, quiet=not follow, timeout=timeout)
+        if session.json and not follow:
+            session.document(job)
+        return conclude(session, job)
+    job = handle.get()
+    if session.json:
+        session.document(job)
+    else:
+        click.echo(handle.job_id)
+        say_if_nobody_works(job)
+        click.echo(f"follow it with `{session.command(f'watch {handle.job_id}')}`", err=True)
+    return Exit.OK
+
+
 def _spec(file: str | None, **options: Any) -> JobSpec:
+    files = {name: options.pop(name) for name in ("graph", "weights")}
+    if any(files.values()):
+        if options["model"] not in (None, "program") or not all(files.values()):
+            raise click.UsageError("--graph and --weights go together, with --model program")
+        # Paths of flags begin at the working directory, whatever a spec file says.
+        options["model"] = {"program": {name: os.path.abspath(path) for name, path in files.items()}}
     pairs = {name: dict(options.pop(name)) or None for name in ("labels", "impacts")}
     inputs = list(options.pop("inputs")) or None
     given: Any = {

@@ -40,6 +40,7 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         self.logs: dict[str, list[event_pb2.JobEvent]] = {}
         self.requests: dict[str, tuple[bytes, str]] = {}
         self.workers: list[worker_pb2.Worker] = []
+        self.recipes: list[worker_pb2.Recipe] = []
         self.blobs: dict[str, tuple[artifact_pb2.Artifact, bytes]] = {}
         self.uploads: dict[str, tuple[files.CreateUploadRequest, bytearray]] = {}
         self.calls: list[str] = []
@@ -273,6 +274,10 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         self._enter("ListWorkers", context)
         page, token = self._page(self.workers, request.page_token)
         return wire.ListWorkersResponse(workers=page, next_page_token=token)
+
+    def ListRecipes(self, request: wire.ListRecipesRequest, context: Any) -> wire.ListRecipesResponse:
+        self._enter("ListRecipes", context)
+        return wire.ListRecipesResponse(recipes=self.recipes)
 
     def GetServerInfo(self, request: wire.GetServerInfoRequest, context: Any) -> wire.GetServerInfoResponse:
         self._enter("GetServerInfo", context)

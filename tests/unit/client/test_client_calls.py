@@ -57,6 +57,7 @@ def test_the_client_wraps_every_method_of_the_contract(
     job.get()
     assert list(client.jobs())
     list(client.workers())
+    client.recipes()
     client.server_info()
     list(client.artifacts(job_id="done"))
     list(job.events())
@@ -79,6 +80,7 @@ def test_the_asyncio_client_wraps_every_method_of_the_contract(
             await job.get()
             assert [each.job_id async for each in client.jobs()]
             assert [each async for each in client.workers()] == []
+            assert await client.recipes() == ()
             await client.server_info()
             assert [each async for each in client.artifacts(job_id="done")]
             assert [each async for each in job.events()]
