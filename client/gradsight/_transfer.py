@@ -149,7 +149,7 @@ def _file(path: Path) -> Reader:
 def _measure(read: Reader) -> tuple[str, int]:
     with read() as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        return f"sha256:{digest}", file.tell()
+        return f"sha256:{digest}", file.seek(0, os.SEEK_END)
 
 
 def _size(read: Reader) -> int:
