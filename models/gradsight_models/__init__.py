@@ -21,6 +21,7 @@ from gradsight_models.images import decode_image
 from gradsight_models.layers import Layer, layers_of
 from gradsight_models.loaded_model import LoadedModel
 from gradsight_models.ngram_preprocessing import NgramPreprocessing
+from gradsight_models.onnx_export import example_inputs, export_onnx
 from gradsight_models.outputs import (
     ClassOutputs,
     LabelOutputs,
@@ -78,6 +79,8 @@ __all__ = [
     "TokensPrediction",
     "UnknownLabel",
     "decode_image",
+    "example_inputs",
+    "export_onnx",
     "layers_of",
     "load_result",
     "load_state",

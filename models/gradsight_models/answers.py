@@ -1,12 +1,20 @@
 """What a model says about a row, in the words of its user."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gradsight_models.outputs import NumberOutputs, Outputs
+from gradsight_models.token_preprocessing import UNCOUNTED
+
+_LARGEST_LOSS = 700.0
+"""Nats: the exponential of more is infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +44,21 @@ class NumberPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class TokensPrediction:
-    """Of `tokens`: how well the model foresaw a text, and how it would go on.
+    """Of `tokens`: how well the model foresaw a text.
 
-    `loss` is the mean over the row's tokens, in nats; `perplexity` its exponential; `tokens` how many were judged.
-    `next` are the most probable next tokens with their probabilities (0 to 1), best first.
+    `loss` is the mean over the row's tokens, in nats; `perplexity` its exponential; `tokens` how many were judged, the
+    end of a text among them.
     """
 
     loss: float
     perplexity: float
     tokens: int
-    next: tuple[tuple[str | int, float], ...]
 
 
 Answer = Prediction | LabelsPrediction | NumberPrediction | TokensPrediction
 
 
-def answers_of(
-    scores: Tensor, outputs: Outputs, *, most: int, threshold: float
-) -> Sequence[Prediction | LabelsPrediction | NumberPrediction]:
+def answers_of(scores: Tensor, outputs: Outputs, *, most: int, threshold: float) -> Sequence[Answer]:
     """One answer for each row of scores [rows, size], of outputs of any kind but tokens."""
     if isinstance(outputs, NumberOutputs):
         rows = outputs.decode(scores).tolist()
@@ -67,6 +72,29 @@ def answers_of(
     return [
         _class([(outputs.names[n], value) for n, value in zip(row_numbers, row_values, strict=True)])
         for row_numbers, row_values in zip(numbers.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def window_losses(scores: Tensor, targets: Tensor) -> Tensor:
+    """Summed loss of each window in nats, float64 [windows], of scores [windows, tokens, size] and targets."""
+    losses = functional.cross_entropy(
+        scores.float().flatten(0, 1), targets.flatten(), ignore_index=UNCOUNTED, reduction="none"
+    )
+    return losses.view(targets.shape).double().sum(dim=1)
+
+
+def token_answers(
+    losses: Tensor, targets: Tensor, owners: npt.NDArray[np.int64], *, rows: int
+) -> list[TokensPrediction]:
+    """One answer for each row, of its windows' losses [windows] and targets [windows, tokens]."""
+    places = torch.from_numpy(owners)
+    counts = (targets != UNCOUNTED).sum(dim=1)
+    sums = torch.zeros(rows, dtype=torch.float64).index_add_(0, places, losses).tolist()
+    tokens = torch.zeros(rows, dtype=torch.int64).index_add_(0, places, counts).tolist()
+    means = [total / max(count, 1) for total, count in zip(sums, tokens, strict=True)]
+    return [
+        TokensPrediction(loss=mean, perplexity=math.exp(min(mean, _LARGEST_LOSS)), tokens=count)
+        for mean, count in zip(means, tokens, strict=True)
     ]
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from gradsight_models.columns import Column, ColumnKind
 from gradsight_models.documents import preprocessing_from_json, source_from_json
 from gradsight_models.loaded_model import LoadedModel
+from gradsight_models.onnx_export import example_inputs, export_onnx
 from gradsight_models.outputs import Outputs, outputs_from_json
 from gradsight_models.preprocessing import Preprocessing
 from gradsight_models.source import ModelSource
@@ -79,6 +80,8 @@ def save_result(
     }
     paths = [_write_weights(directory / _WEIGHTS, module)]
     paths += [_write(directory / name, content) for name, content in contents.items()]
+    if onnx:
+        paths.append(export_onnx(module, example_inputs(columns, preprocessing), directory / _ONNX))
     manifest = {
         "format_version": FORMAT_VERSION,
         "gradsight_version": version,

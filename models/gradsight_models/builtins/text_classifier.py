@@ -52,8 +52,15 @@ class TextClassifier(nn.Module):
 
     def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Ids int32 [batch, width] and weights float32 [batch, width] to scores [batch, output_size]."""
-        text = self.dropout(self.embedding(ids, per_sample_weights=weights))
+        text = self.dropout(self._summed(ids, weights))
         if self.hidden is not None and self.mix is not None:
             text = text + self.dropout(self.mix(torch.relu(self.hidden(text))))
         scores: torch.Tensor = self.output(text)
         return scores
+
+    def _summed(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            # ONNX has no bag of weighted embeddings: the same sum, through a larger tensor.
+            return (self.embedding.weight[ids.long()] * weights.unsqueeze(2)).sum(dim=1)
+        summed: torch.Tensor = self.embedding(ids, per_sample_weights=weights)
+        return summed
