@@ -31,6 +31,14 @@ def source_of(plan: TrainingPlan) -> ModelSource:
         raise TrainingFailed.by_spec(str(error), field=f"model.{kind}") from error
 
 
+def image_size_of(source: ModelSource) -> int | None:
+    """Side of the square, in pixels, that images of an archive are scaled to; None leaves them as they are."""
+    if isinstance(source, BuiltinSource):
+        size: int | None = source.options.get("image_size")
+        return size
+    return None
+
+
 def _builtin(plan: TrainingPlan) -> ModelSource:
     name = plan.spec.model.builtin.WhichOneof("architecture") or ""
     if name not in ARCHITECTURES:

@@ -29,9 +29,9 @@ from gradsight_worker.training.data.rows import Roles, Rows
 from gradsight_worker.training.data.splits import Splits, split_rows
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import HeldOut
+from gradsight_worker.training.origins import image_size_of
 from gradsight_worker.training.plan import DataFile, TrainingPlan
 from gradsight_worker.training.targets import fit_outputs, require_known, target_kind_of
-
 
 _BASELINE = "evaluation.baseline_job_id"
 _START = "start.weights_job_id"
@@ -125,7 +125,7 @@ def _read_splits(plan: TrainingPlan, source: ModelSource) -> Splits:
         reading=source.reads,
         input_names=source.input_names,
         target=data.target_column or None,
-        image_size=getattr(source, "image_size", None),
+        image_size=image_size_of(source),
         target_kind=target_kind_of(plan.spec.objective),
         category=data.category_column or None,
         id=data.id_column or None,

@@ -7,7 +7,16 @@ from typing import Any
 import numpy.typing as npt
 
 from gradsight.v1 import spec_pb2
-from gradsight_models import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, Preprocessing, TokenOutputs
+from gradsight_models import (
+    ClassOutputs,
+    LabelOutputs,
+    NumberOutputs,
+    Outputs,
+    Preprocessing,
+    TokenForm,
+    TokenOutputs,
+    TokenPreprocessing,
+)
 from gradsight_worker.training.data.rows import TargetKind
 from gradsight_worker.training.data.splits import Splits
 from gradsight_worker.training.errors import TrainingFailed
@@ -63,14 +72,13 @@ def require_known(outputs: Outputs, splits: Splits, field: str) -> None:
 
 
 def _token_outputs(preprocessing: Preprocessing) -> Outputs:
-    size = getattr(preprocessing, "vocabulary_size", None)
-    if size is None:
-        raise TrainingFailed.by_spec(
-            f"got causal_language_model with a model that reads {preprocessing.kind}, allowed with one that reads "
-            f"tokens: gpt",
-            field="objective",
-        )
-    return TokenOutputs(size)
+    if isinstance(preprocessing, TokenPreprocessing) and preprocessing.form is TokenForm.LANGUAGE_MODEL:
+        return TokenOutputs(preprocessing.size)
+    raise TrainingFailed.by_spec(
+        "got causal_language_model with a model whose inputs do not say what comes next, allowed with a language "
+        "model: gpt",
+        field="objective",
+    )
 
 
 def _all_targets(splits: Splits) -> Iterator[npt.NDArray[Any]]:

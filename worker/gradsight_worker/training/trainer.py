@@ -126,7 +126,7 @@ def _build(prepared: Prepared, objective: Objective, plan: TrainingPlan) -> _Run
 
 
 def _resume(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
-    """Go on from the newest sound checkpoint, or from the job that this one extends; say so where it is not the newest."""
+    """Go on from the newest sound checkpoint, or else from the job that this one extends."""
     path, refusals = load_newest(plan.checkpoints, run.state, plan.spec)
     if path is None and plan.extended is not None:
         try:
@@ -135,15 +135,15 @@ def _resume(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
             raise TrainingFailed.by_spec(
                 f"the job to extend cannot be gone on with: {refusal}", field="start.extended_job_id"
             ) from refusal
-    for refusal in refusals:
-        _warn(channel, f"A checkpoint was passed over: {refusal}")
+    for refused in refusals:
+        _warn(channel, f"A checkpoint was passed over: {refused}")
     if refusals:
         if path is None:
             _warn(channel, f"No checkpoint could be used; the run begins at step {run.state.step}.")
         channel.send_rewound(
             step=run.state.step,
             reason="; ".join(map(str, refusals)),
-            unusable=[refusal.path for refusal in refusals],
+            unusable=[refused.path for refused in refusals],
         )
 
 
