@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from gradsight_models.columns import Chunks, Column, Reading
@@ -168,10 +169,13 @@ class RecipeSource:
 
     def build(self, preprocessing: Preprocessing, outputs: Outputs) -> nn.Module:
         """A fresh model on the processor, with its pretrained weights if a run begins. Raises ValueError, OSError."""
-        module = self._recipe.build(preprocessing, outputs, self._options, self.files())
         if not self._from_result:
+            module = self._recipe.build(preprocessing, outputs, self._options, self.files())
             self._recipe.load_pretrained(module, self._options)
-        return module
+            return module
+        # Foreign modules keep more than their state says, tables of positions say: these are never made without memory.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            return self._recipe.build(preprocessing, outputs, self._options, self.files())
 
     def to_json(self) -> dict[str, Any]:
         """For `model.json`: the name, and every option as text."""

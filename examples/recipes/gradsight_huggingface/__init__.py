@@ -1,0 +1,1 @@
+"""Recipes around Hugging Face's transformers. Read `recipe.py` first."""
