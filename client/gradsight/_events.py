@@ -84,19 +84,38 @@ class CategoryRows(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnRemark(Record):
+    """What stands out in a column.
+
+    Attributes:
+        column: Name of the column.
+        missing_rows: Cells without a value, over all splits.
+        constant: True when every training row has the same value: the column says nothing.
+        unseen_rows: Held-out cells with a word that train does not have.
+    """
+
+    column: str
+    missing_rows: int
+    constant: bool
+    unseen_rows: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataPrepared(Record):
     """The rows were read, checked and split.
 
     Attributes:
         splits: Rows per split.
-        classes: Names of the target's classes, in the order of the model's outputs.
+        classes: Names of the target's classes, in the order of the model's outputs; empty where it has none.
         categories: Categories with their rows, most frequent first; empty without a category column.
         duplicate_rows: Rows whose content occurs again within the same split.
         leaked_rows: Held-out rows whose content also occurs in train.
         split_digest: Equal digests, equal splits.
         input_columns: Columns that the model reads, in order.
-        prior_error_ratio: Validation error of always answering train's most frequent class, 0 to 1.
-        prior_loss: Validation loss of always answering train's class frequencies, in nats.
+        prior_error_ratio: Validation error of always giving train's commonest answer, 0 to 1; None where answers are
+            not right or wrong.
+        prior_loss: Validation loss of always giving the same answer, the best by train, in the objective's unit.
+        column_remarks: Columns with something to say, in the file's order.
     """
 
     splits: tuple[SplitRows, ...]
@@ -106,8 +125,9 @@ class DataPrepared(Record):
     leaked_rows: int
     split_digest: str
     input_columns: tuple[str, ...]
-    prior_error_ratio: float
+    prior_error_ratio: float | None
     prior_loss: float
+    column_remarks: tuple[ColumnRemark, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,12 +215,15 @@ class StepsRecorded(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CategoryEvaluation(Record):
-    """Held-out error in one category: rows, wrong answers, their share (0 to 1) and the mean loss."""
+    """Held-out error in one category: rows, wrong answers, their share (0 to 1) and the mean loss.
+
+    Errors are None where answers are not right or wrong.
+    """
 
     category: str
     examples: int
-    errors: int
-    error_ratio: float
+    errors: int | None
+    error_ratio: float | None
     loss: float
 
 
@@ -213,12 +236,19 @@ class EvaluationCompleted(Record):
         step: Optimizer steps done.
         epoch: Passes over the training rows done, fractional.
         examples: Number of rows.
-        loss: Mean loss, without smoothing.
-        error_ratio: Share of wrong answers, 0 to 1.
+        loss: Mean loss in the objective's unit, without smoothing.
+        error_ratio: Share of wrong answers, 0 to 1: of rows, or of a language model's tokens. None where answers are
+            not right or wrong.
         weighted_error_ratio: The same weighted by category impact; equals `error_ratio` without impacts.
         categories: By category, most frequent first; empty without a category column.
         kept: True when this is the best evaluation on validation so far and its weights were kept.
         baseline_job_id: Job whose weights were evaluated, when they are a baseline's.
+        macro_f1: Mean F1 of the classes or labels that occur, 0 to 1; None for other answers.
+        root_mean_square_error: In units of the target; None but for numbers.
+        mean_absolute_error: In units of the target; None but for numbers.
+        perplexity: Exponential of the loss per token, at least 1; None but for language models.
+        selection_figure: What chooses the checkpoint, smaller is better: the weighted error of classes and labels, the
+            loss (weighted likewise) of numbers and language models.
     """
 
     split: Split
@@ -226,11 +256,16 @@ class EvaluationCompleted(Record):
     epoch: float
     examples: int
     loss: float
-    error_ratio: float
-    weighted_error_ratio: float
+    error_ratio: float | None
+    weighted_error_ratio: float | None
     categories: tuple[CategoryEvaluation, ...]
     kept: bool
     baseline_job_id: str | None
+    macro_f1: float | None
+    root_mean_square_error: float | None
+    mean_absolute_error: float | None
+    perplexity: float | None
+    selection_figure: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -328,6 +363,39 @@ class LogLine(Record):
     message: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MicroBatchReduced(Record):
+    """A step did not fit into memory and was repeated in smaller parts; its result is the same up to rounding.
+
+    Attributes:
+        step: The step.
+        micro_batch_size: Rows in one part from now on.
+        accumulation_steps: Parts of a step from now on.
+        peak_bytes: Most memory that the run had held on its device; None when unknown.
+    """
+
+    step: int
+    micro_batch_size: int
+    accumulation_steps: int
+    peak_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingStopped(Record):
+    """Training stopped after `step` steps, before the end of its budget; `message` says why."""
+
+    step: int
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttemptRewound(Record):
+    """The attempt could not use its newest checkpoint: it begins after `resumed_at_step` steps instead."""
+
+    resumed_at_step: int
+    message: str
+
+
 EventDetail = (
     StateChanged
     | AttemptStarted
@@ -343,6 +411,9 @@ EventDetail = (
     | CheckpointSaved
     | ArtifactReady
     | LogLine
+    | MicroBatchReduced
+    | TrainingStopped
+    | AttemptRewound
 )
 
 

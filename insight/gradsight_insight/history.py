@@ -23,7 +23,8 @@ def last_valid_steps(resumed_at_step: Mapping[int, int]) -> dict[int, float]:
     `resumed_at_step` are superseded.
 
     Args:
-        resumed_at_step: For each attempt that started, the optimizer steps already done at its start.
+        resumed_at_step: For each attempt that started, the optimizer steps already done at its start; where it
+            found out later that it begins at an earlier step (AttemptRewound), those.
 
     Returns:
         For each of these attempts its last valid step; infinity for the newest.

@@ -19,8 +19,16 @@ from gradsight_store.operations import JobRef
 
 _STEP_METRICS = ("loss", "gradient_norm", "learning_rate", "clip_factor")
 _LAYER_METRICS = ("layer_gradient_norm", "layer_gradient_rms", "layer_weight_norm", "layer_update_ratio")
-_EVALUATION_METRICS = ("validation_loss", "validation_error_ratio", "category_error_ratio")
-METRICS = (*_STEP_METRICS, "gain_ratio", *_LAYER_METRICS, *_EVALUATION_METRICS)
+_EVALUATION_METRICS = {
+    "validation_loss": "loss",
+    "validation_error_ratio": "error_ratio",
+    "validation_macro_f1": "macro_f1",
+    "validation_root_mean_square_error": "root_mean_square_error",
+    "validation_mean_absolute_error": "mean_absolute_error",
+    "validation_perplexity": "perplexity",
+}
+"""Fields of an evaluation; absent where they do not fit the kind of answers."""
+METRICS = (*_STEP_METRICS, "gain_ratio", *_LAYER_METRICS, *_EVALUATION_METRICS, "category_error_ratio")
 DEFAULT_METRICS = ("loss", "gradient_norm", "validation_loss", "validation_error_ratio")
 
 _MOST_POINTS = 200_000  # in one answer: about 3 MB, below what clients accept in one message
@@ -96,6 +104,8 @@ class _Curves:
         match event.WhichOneof("kind"):
             case "attempt_started":
                 self._resumed_at_step[event.attempt] = event.attempt_started.resumed_at_step
+            case "attempt_rewound":
+                self._resumed_at_step[event.attempt] = event.attempt_rewound.resumed_at_step
             case "model_built":
                 self._layers = [layer.path for layer in event.model_built.layers]
             case "steps_recorded":
@@ -148,14 +158,14 @@ class _Curves:
         if evaluation.split != state_pb2.SPLIT_VALIDATION or evaluation.baseline_job_id:
             return
         step = [evaluation.step]
-        figures = {"validation_loss": evaluation.loss, "validation_error_ratio": evaluation.error_ratio}
-        for metric, value in figures.items():
-            if metric in self._wanted.metrics:
-                self._put(_Curve(metric), _Chunk(attempt, step, [value]))
+        for metric, field in _EVALUATION_METRICS.items():
+            if metric in self._wanted.metrics and _is_there(evaluation, field):
+                self._put(_Curve(metric), _Chunk(attempt, step, [getattr(evaluation, field)]))
         if "category_error_ratio" in self._wanted.metrics:
             for category in evaluation.categories:
-                curve = _Curve("category_error_ratio", category=category.category)
-                self._put(curve, _Chunk(attempt, step, [category.error_ratio]))
+                if category.HasField("error_ratio"):
+                    curve = _Curve("category_error_ratio", category=category.category)
+                    self._put(curve, _Chunk(attempt, step, [category.error_ratio]))
 
     def _put(self, curve: _Curve, chunk: _Chunk) -> None:
         first = bisect_left(chunk.steps, self._wanted.first_step)
@@ -163,3 +173,7 @@ class _Curves:
         if first < end:
             inside = _Chunk(chunk.attempt, chunk.steps[first:end], list(chunk.values[first:end]))
             self._chunks.setdefault(curve, []).append(inside)
+
+
+def _is_there(evaluation: event_pb2.EvaluationCompleted, field: str) -> bool:
+    return not evaluation.DESCRIPTOR.fields_by_name[field].has_presence or evaluation.HasField(field)  # type: ignore[arg-type]

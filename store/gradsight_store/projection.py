@@ -37,7 +37,13 @@ def apply_event(projection: JobProjection, event: event_pb2.JobEvent) -> None:
     """Fold one event in. Kinds that carry no figures change nothing."""
     match event.WhichOneof("kind"):
         case "attempt_started":
-            _begin_attempt(projection, event.attempt_started)
+            _begin_at(projection, event.attempt_started.resumed_at_step)
+        case "attempt_rewound":
+            _begin_at(projection, event.attempt_rewound.resumed_at_step)
+        case "training_stopped":
+            # The run takes no more steps than these.
+            projection.job.progress.total_steps = event.training_stopped.step
+            projection.job.progress.ClearField("remaining")
         case "data_prepared":
             classes = projection.job.summary.classes
             del classes[:]
@@ -50,13 +56,14 @@ def apply_event(projection: JobProjection, event: event_pb2.JobEvent) -> None:
             _note_evaluation(projection.job.summary, event.evaluation_completed)
 
 
-def _begin_attempt(projection: JobProjection, started: event_pb2.AttemptStarted) -> None:
+def _begin_at(projection: JobProjection, step: int) -> None:
+    """The run goes on after `step` steps: figures of later ones no longer hold."""
     projection.recent.clear()
     if projection.job.HasField("progress"):
-        projection.job.progress.step = started.resumed_at_step
+        projection.job.progress.step = step
         projection.job.progress.ClearField("remaining")
         if projection.steps_per_epoch:
-            projection.job.progress.epoch = started.resumed_at_step / projection.steps_per_epoch
+            projection.job.progress.epoch = step / projection.steps_per_epoch
 
 
 def _note_model(projection: JobProjection, built: event_pb2.ModelBuilt) -> None:

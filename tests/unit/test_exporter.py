@@ -27,7 +27,7 @@ def running_job() -> job_pb2.Job:
     for index, path in enumerate(("hidden.0", "output")):
         job.summary.layers.add(index=index, path=path)
     job.summary.probe.layer_gradient_norm.extend([0.5, 2.0])
-    job.summary.validation.error_ratio = 0.25
+    job.summary.validation.error_ratio, job.summary.validation.macro_f1 = 0.25, 0.7
     job.summary.validation.categories.add(category="returns", examples=8, errors=2, error_ratio=0.25)
     return job
 
@@ -54,7 +54,26 @@ def test_a_jobs_figures_stand_under_its_id() -> None:
     by_category = (("category", "returns"), own, ("split", "validation"))
     assert values["gradsight_job_category_error_ratio", by_category] == 0.25
     assert values["gradsight_job_category_examples", by_category] == 8
+    assert values["gradsight_job_macro_f1", (own, ("split", "validation"))] == 0.7
     assert values["gradsight_job_state", (own, ("state", "running"))] == 1
+
+
+def test_numbers_and_language_models_have_their_own_figures_and_no_error_that_nobody_measured() -> None:
+    job = running_job()
+    job.summary.validation.Clear()
+    job.summary.validation.loss, job.summary.validation.root_mean_square_error = 4.0, 2.0
+    job.summary.validation.mean_absolute_error = 1.5
+    job.summary.validation.categories.add(category="returns", examples=8, loss=5.0)
+    job.summary.test.loss, job.summary.test.perplexity, job.summary.test.error_ratio = 1.0, 2.5, 0.6
+    values = parsed("".join(job_lines(job).values()))
+    own, validation, test = ("job_id", "j1"), ("split", "validation"), ("split", "test")
+    assert values["gradsight_job_root_mean_square_error", (own, validation)] == 2.0
+    assert values["gradsight_job_mean_absolute_error", (own, validation)] == 1.5
+    assert values["gradsight_job_category_loss", (("category", "returns"), own, validation)] == 5.0
+    assert values["gradsight_job_perplexity", (own, test)] == 2.5
+    errors = [labels for name, labels in values if name == "gradsight_job_error_ratio"]
+    assert errors == [(own, test)]
+    assert not any(name == "gradsight_job_category_error_ratio" for name, _ in values)
 
 
 def test_names_are_escaped() -> None:

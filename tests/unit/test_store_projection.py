@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gradsight.v1.event_pb2 import (
+    AttemptRewound,
     AttemptStarted,
     DataPrepared,
     EvaluationCompleted,
@@ -14,6 +15,7 @@ from gradsight.v1.event_pb2 import (
     ModelBuilt,
     Probe,
     StepsRecorded,
+    TrainingStopped,
 )
 from gradsight.v1.job_pb2 import Job
 from gradsight.v1.state_pb2 import SPLIT_TEST, SPLIT_VALIDATION
@@ -67,6 +69,22 @@ def test_a_resumed_attempt_goes_back_but_steps_taken_do_not() -> None:
     job = fold(resumed, BUILT, steps(51, 30, 4.1), start=before).job
     assert (job.progress.step, job.progress.steps_taken) == (80, 110)
     assert job.progress.samples_per_second > 0
+
+
+def test_an_attempt_that_is_rewound_goes_back_further() -> None:
+    before = fold(BUILT, steps(1, 80, 4.0)).job
+    resumed = JobEvent(attempt_started=AttemptStarted(resumed_at_step=50))
+    rewound = JobEvent(attempt_rewound=AttemptRewound(resumed_at_step=20))
+    job = fold(resumed, rewound, start=before).job
+    assert (job.progress.step, job.progress.steps_taken) == (20, 80)
+
+
+def test_a_run_that_stops_early_is_all_done() -> None:
+    progress = fold(
+        BUILT, steps(1, 80, 4.0), JobEvent(training_stopped=TrainingStopped(step=80, message="enough"))
+    ).job.progress
+    assert (progress.step, progress.total_steps) == (80, 80)
+    assert not progress.HasField("remaining")
 
 
 def test_going_back_in_time_gives_no_negative_throughput() -> None:

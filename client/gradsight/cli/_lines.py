@@ -6,6 +6,8 @@ from gradsight._events import EvaluationCompleted, JobError, JobEvent, StepsReco
 from gradsight._job import Job
 from gradsight.cli._figures import clock, count, number, percent, size, span
 
+_SHOWN_REMARKS = 5
+
 
 def event_line(event: JobEvent) -> str:
     """Returns one line that says what happened."""
@@ -20,10 +22,19 @@ def error_line(error: JobError) -> str:
 
 
 def evaluation_figures(evaluation: EvaluationCompleted) -> str:
-    """Returns an evaluation's error and loss."""
-    weighted = evaluation.weighted_error_ratio
-    extra = f" (weighted {percent(weighted)})" if abs(weighted - evaluation.error_ratio) > 1e-9 else ""
-    return f"error {percent(evaluation.error_ratio)}{extra}, loss {number(evaluation.loss)}"
+    """Returns an evaluation's figures, those that fit its kind of answers, the loss last."""
+    figures = []
+    if evaluation.perplexity is not None:
+        figures.append(f"perplexity {number(evaluation.perplexity)}")
+    if evaluation.error_ratio is not None:
+        weighted = evaluation.weighted_error_ratio or 0.0
+        extra = f" (weighted {percent(weighted)})" if abs(weighted - evaluation.error_ratio) > 1e-9 else ""
+        figures.append(f"error {percent(evaluation.error_ratio)}{extra}")
+    if evaluation.root_mean_square_error is not None:
+        figures.append(f"RMSE {number(evaluation.root_mean_square_error)}")
+    if evaluation.mean_absolute_error is not None:
+        figures.append(f"MAE {number(evaluation.mean_absolute_error)}")
+    return ", ".join([*figures, f"loss {number(evaluation.loss)}"])
 
 
 def outcome_line(job: Job) -> str:
@@ -80,6 +91,14 @@ def _text(event: JobEvent) -> str:
             return f"checkpoint at step {saved.step:,} ({size(saved.artifact.size_bytes)}, {span(saved.seconds)})"
         case events.ArtifactReady() as ready:
             return f"file {ready.artifact.filename} ({size(ready.artifact.size_bytes)})"
+        case events.MicroBatchReduced() as reduced:
+            held = f", {size(reduced.peak_bytes)} held" if reduced.peak_bytes else ""
+            parts = f"{reduced.accumulation_steps} parts of {reduced.micro_batch_size} rows"
+            return f"step {reduced.step:,} did not fit into memory{held}; from now on {parts}"
+        case events.TrainingStopped() as stopped:
+            return f"stopped after step {stopped.step:,}: {stopped.message}"
+        case events.AttemptRewound() as rewound:
+            return f"begins after step {rewound.resumed_at_step:,} instead: {rewound.message}"
         case events.LogLine() as line:
             return line.message if line.severity is Severity.INFO else f"{line.severity}: {line.message}"
         case events.FindingOpened() | events.FindingUpdated() | events.FindingClosed() as about:
@@ -94,14 +113,29 @@ def _text(event: JobEvent) -> str:
 
 def _data(data: events.DataPrepared) -> str:
     rows = ", ".join(f"{part.rows:,} {part.split}" for part in data.splits)
-    line = f"data: {rows} rows, {len(data.classes)} classes"
+    line = f"data: {rows} rows"
+    if data.classes:
+        line += f", {len(data.classes)} classes"
     if data.categories:
         line += f", {len(data.categories)} categories"
     if data.duplicate_rows:
         line += f", {data.duplicate_rows:,} duplicates"
     if data.leaked_rows:
         line += f", {data.leaked_rows:,} held-out rows also in train"
-    return line
+    return line + "".join(
+        f"; {remark}" for remark in map(_remark, data.column_remarks[:_SHOWN_REMARKS]) if remark
+    )
+
+
+def _remark(remark: events.ColumnRemark) -> str:
+    what = []
+    if remark.constant:
+        what.append("the same value in every training row")
+    if remark.missing_rows:
+        what.append(f"{remark.missing_rows:,} without a value")
+    if remark.unseen_rows:
+        what.append(f"{remark.unseen_rows:,} held-out words that train does not have")
+    return f"column {remark.column}: {', '.join(what)}" if what else ""
 
 
 def _steps(steps: StepsRecorded) -> str:

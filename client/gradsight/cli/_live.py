@@ -13,7 +13,8 @@ from rich.text import Text
 from gradsight._enums import JobState
 from gradsight._errors import GradsightError
 from gradsight._events import JobEvent
-from gradsight.cli._figures import count, nonfinite, number, percent, span, sparkline
+from gradsight.cli._figures import count, nonfinite, number, span, sparkline
+from gradsight.cli._headline import Headline
 from gradsight.cli._run import METRICS, Run, newest
 
 if TYPE_CHECKING:
@@ -140,9 +141,10 @@ def _curves(run: Run) -> Table:
     norm = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
     table.add_row("gradient norm", number(newest(run.gradient_norm)), norm, rate)
     if run.validation:
-        best = f"best {percent(run.kept.error_ratio)} at step {run.kept.step:,}" if run.kept else ""
-        curve = sparkline([*run.error], _CURVE_WIDTH)
-        table.add_row("validation error", percent(run.validation.error_ratio), curve, best)
+        headline = Headline.of(run.validation)
+        best = f"best {Headline.of(run.kept).figure} at step {run.kept.step:,}" if run.kept else ""
+        curve = sparkline([*run.headline], _CURVE_WIDTH)
+        table.add_row(f"validation {headline.name}", headline.figure, curve, best)
     return table
 
 

@@ -1,5 +1,6 @@
 """A job on one page, and the service at a glance."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from gradsight.cli._figures import (
     sparkline,
 )
 from gradsight.cli._follow import on_terminal
+from gradsight.cli._headline import Headline
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
 from gradsight.cli._run import METRICS, Run
@@ -138,9 +140,9 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
     if summary.test:
         line = Text(f"{evaluation_figures(summary.test)} over {summary.test.examples:,} rows")
         if summary.baseline_test:
-            line.append(f" · baseline {percent(summary.baseline_test.error_ratio)} ")
-            line.append(*_change(summary.baseline_test.error_ratio, summary.test.error_ratio))
-            line.append(" points")
+            before, after = Headline.of(summary.baseline_test), Headline.of(summary.test)
+            line.append(f" · baseline {before.short} ")
+            line.append(after.change_since(before), _color(after.value - before.value))
         table.add_row("test", line)
 
 
@@ -160,34 +162,48 @@ def _categories(summary: JobSummary) -> Table | None:
     before = (
         {each.category: each for each in summary.baseline_test.categories} if summary.baseline_test else {}
     )
-    columns = ["category", "rows>", "errors>", f"{evaluation.split} error>"]
+    with_errors = evaluation.error_ratio is not None
+    columns = ["category", "rows>", *(["errors>"] if with_errors else [])]
+    columns.append(f"{evaluation.split} {'error' if with_errors else 'loss'}>")
     table = _table(*columns, *(["baseline>", "change>"] if before else []), "")
-    largest = max(each.error_ratio for each in evaluation.categories)
+    largest = max(
+        (_value(each) for each in evaluation.categories if math.isfinite(_value(each))), default=0.0
+    )
     for each in evaluation.categories[:_SHOWN_CATEGORIES]:
         earlier = before.get(each.category)
-        cells: list[Any] = [
-            each.category,
-            f"{each.examples:,}",
-            f"{each.errors:,}",
-            percent(each.error_ratio),
-        ]
+        cells: list[Any] = [each.category, f"{each.examples:,}"]
+        cells += [f"{each.errors or 0:,}"] if with_errors else []
+        cells.append(_figure(each))
         if before:
-            cells += [percent(earlier.error_ratio) if earlier else "–", _category_change(earlier, each)]
-        table.add_row(*cells, Text(bar(each.error_ratio, largest, 16), style="cyan"))
+            cells += [_figure(earlier), _change(earlier, each)] if earlier else ["–", "–"]
+        table.add_row(*cells, Text(bar(_value(each), largest, 16), style="cyan"))
     rest = len(evaluation.categories) - _SHOWN_CATEGORIES
     if rest > 0:
         table.add_row(Text(f"… {rest} more in --format json", style="dim"))
     return table
 
 
-def _category_change(before: CategoryEvaluation | None, after: CategoryEvaluation) -> Text:
-    return Text(*_change(before.error_ratio, after.error_ratio)) if before else Text("–")
+def _value(category: CategoryEvaluation) -> float:
+    """Returns the error of a category, or its loss where answers are not right or wrong."""
+    return category.loss if category.error_ratio is None else category.error_ratio
 
 
-def _change(before: float, after: float) -> tuple[str, str]:
-    """Returns the change in percentage points and its colour: less error is green."""
-    difference = after - before
-    return points(difference), "green" if difference < 0 else "red" if difference > 0 else "dim"
+def _figure(category: CategoryEvaluation) -> str:
+    return number(category.loss) if category.error_ratio is None else percent(category.error_ratio)
+
+
+def _change(before: CategoryEvaluation, after: CategoryEvaluation) -> Text:
+    """Returns the change: of an error in percentage points, of a loss as it is."""
+    if (before.error_ratio is None) != (after.error_ratio is None):
+        return Text("–")
+    difference = _value(after) - _value(before)
+    text = points(difference) if after.error_ratio is not None else f"{difference:+.4g}".replace("-", "−")
+    return Text(text, _color(difference))
+
+
+def _color(difference: float) -> str:
+    """Returns the colour of a change: less is green."""
+    return "green" if difference < 0 else "red" if difference > 0 else "dim"
 
 
 def _layers(summary: JobSummary, run: Run) -> Table | None:

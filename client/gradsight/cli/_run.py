@@ -9,9 +9,11 @@ from gradsight._enums import JobState, Split
 from gradsight._events import EvaluationCompleted, JobEvent, Layer, StepsRecorded
 from gradsight._job import Job
 from gradsight._records import Series
+from gradsight.cli._headline import METRICS as HEADLINE_METRICS
+from gradsight.cli._headline import Headline
 from gradsight.cli._lines import event_line
 
-METRICS = ("loss", "gradient_norm", "validation_error_ratio", "layer_gradient_norm")
+METRICS = ("loss", "gradient_norm", "layer_gradient_norm", *HEADLINE_METRICS)
 _CURVE_POINTS = 600
 
 
@@ -40,7 +42,7 @@ class Run:
         self.layers: tuple[Layer, ...] = summary.layers if summary else ()
         self.loss = _curve(curves, "loss")
         self.gradient_norm = _curve(curves, "gradient_norm")
-        self.error = _curve(curves, "validation_error_ratio")
+        self.headline = _curve(curves, Headline.of(self.validation).metric if self.validation else "")
         self.layer_norms = {
             layer.path: _curve(curves, "layer_gradient_norm", layer.path) for layer in self.layers
         }
@@ -59,7 +61,12 @@ class Run:
                 self.state = changed.state
                 self.waiting = changed.message or "" if changed.state is JobState.QUEUED else ""
             case events.AttemptStarted() as started:
-                self._attempt(event.attempt, started)
+                self.place = f"{started.device} of {started.worker_id}"
+                self._begin(event.attempt, started.resumed_at_step)
+            case events.AttemptRewound() as rewound:
+                self._begin(event.attempt, rewound.resumed_at_step)
+            case events.TrainingStopped() as stopped:
+                self.total_steps, self.seconds_left = stopped.step, None
             case events.ModelBuilt() as model:
                 self.layers, self.total_steps = model.layers, model.total_steps
                 self.steps_per_epoch = model.steps_per_epoch
@@ -93,13 +100,12 @@ class Run:
     def _evaluation(self, evaluation: EvaluationCompleted) -> None:
         self.validation = evaluation
         self.epoch = evaluation.epoch
-        self.error.append(evaluation.error_ratio)
+        self.headline.append(Headline.of(evaluation).value)
         if evaluation.kept:
             self.kept = evaluation
 
-    def _attempt(self, number: int, started: events.AttemptStarted) -> None:
-        self.attempt, self.step = number, started.resumed_at_step
-        self.place = f"{started.device} of {started.worker_id}"
+    def _begin(self, attempt: int, step: int) -> None:
+        self.attempt, self.step = attempt, step
         self._pace.clear()
 
 

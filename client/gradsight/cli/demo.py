@@ -139,14 +139,14 @@ def _compare(job: Job) -> None:
     click.echo(f"\nerror on the same {summary.test.examples:,} test rows")
     click.echo(f"  {'category':<12}{'rows':>6}{'last week':>12}{'this week':>12}{'points':>9}")
     for category in sorted(summary.test.categories, key=lambda category: category.category):
-        _compare_line(
-            category.category, category.examples, before[category.category].error_ratio, category.error_ratio
-        )
+        earlier = before[category.category]
+        _compare_line(category.category, category.examples, earlier.error_ratio, category.error_ratio)
     _compare_line("all", summary.test.examples, summary.baseline_test.error_ratio, summary.test.error_ratio)
 
 
-def _compare_line(name: str, rows: int, before: float, after: float) -> None:
-    click.echo(f"  {name:<12}{rows:>6}{percent(before):>12}{percent(after):>12}{points(after - before):>9}")
+def _compare_line(name: str, rows: int, before: float | None, after: float | None) -> None:
+    change = points((after or 0.0) - (before or 0.0))
+    click.echo(f"  {name:<12}{rows:>6}{percent(before):>12}{percent(after):>12}{change:>9}")
 
 
 def _ask(result: Path) -> None:

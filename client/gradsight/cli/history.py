@@ -35,7 +35,8 @@ def history(
 
     On a terminal a line per curve; in a pipe a tab-separated row per point: metric, layer or category, step, value.
     Metrics: loss, gradient_norm, learning_rate, clip_factor, gain_ratio, layer_gradient_norm, layer_gradient_rms,
-    layer_weight_norm, layer_update_ratio, validation_loss, validation_error_ratio, category_error_ratio.
+    layer_weight_norm, layer_update_ratio, validation_loss, validation_error_ratio, validation_macro_f1,
+    validation_root_mean_square_error, validation_mean_absolute_error, validation_perplexity, category_error_ratio.
     """
     with session.client() as client:
         curves = client.job(job_id).history(

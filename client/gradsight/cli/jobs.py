@@ -8,8 +8,9 @@ import click
 
 from gradsight._enums import JobState
 from gradsight._job import Job
-from gradsight.cli._figures import date, number, percent, span
+from gradsight.cli._figures import date, number, span
 from gradsight.cli._follow import conclude, follow
+from gradsight.cli._headline import Headline
 from gradsight.cli._lines import event_line
 from gradsight.cli._outcome import Exit
 from gradsight.cli._verb import Assignment, Duration, Session, option, verb
@@ -145,7 +146,7 @@ def _row(job: Job) -> tuple[str, ...]:
         state,
         done,
         number(summary.train_loss if summary else None),
-        percent(evaluation.error_ratio) if evaluation else "–",
+        Headline.of(evaluation).short if evaluation else "–",
         date(job.create_time),
         span(end - job.start_time) if job.start_time else "–",
     )

@@ -233,7 +233,9 @@ class DataPrepared(google.protobuf.message.Message):
     prior_error_ratio: builtins.float
     """Error ratio on validation of always answering the most frequent class of train, 0 to 1. Absent where answers are not right or wrong."""
     prior_loss: builtins.float
-    """Loss on validation of always answering train's class frequencies or mean, in the objective's unit."""
+    """Loss on validation of always answering train's frequencies of classes, labels or tokens, or its mean or median, whichever suits the
+    objective better; in the objective's unit.
+    """
     @property
     def splits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SplitRows]:
         """Rows per split."""
@@ -620,7 +622,9 @@ class EvaluationCompleted(google.protobuf.message.Message):
     perplexity: builtins.float
     """Exponential of the loss per token, at least 1. Present for language models."""
     selection_figure: builtins.float
-    """The figure that chooses the checkpoint, smaller is better: the weighted error ratio, or else the loss."""
+    """The figure that chooses the checkpoint, smaller is better: the weighted error ratio of classes and labels; of numbers and language models
+    the loss, weighted by category impact likewise.
+    """
     @property
     def categories(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CategoryEvaluation]:
         """By category, most frequent first, at most 100 and the rest as `other`. Empty without a category column."""

@@ -660,8 +660,9 @@ class GetJobHistoryRequest(google.protobuf.message.Message):
     @property
     def metrics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Curves by name: `loss`, `gradient_norm`, `learning_rate`, `clip_factor`, `gain_ratio`, `layer_gradient_norm`, `layer_gradient_rms`,
-        `layer_weight_norm`, `layer_update_ratio`, `validation_loss`, `validation_error_ratio`, `category_error_ratio`. Empty: loss, gradient norm,
-        validation loss and validation error.
+        `layer_weight_norm`, `layer_update_ratio`, `validation_loss`, `validation_error_ratio`, `validation_macro_f1`,
+        `validation_root_mean_square_error`, `validation_mean_absolute_error`, `validation_perplexity`, `category_error_ratio`; those that do not
+        fit the job's answers are left out. Empty: loss, gradient norm, validation loss and validation error.
         """
 
     @property

@@ -24,7 +24,17 @@ _FAMILIES = {
     "progress_ratio": ("gauge", "Share of the run's optimizer steps that are done, 0 to 1."),
     "last_step_timestamp_seconds": ("gauge", "When the last recorded step ended, seconds since the epoch."),
     "loss": ("gauge", "Newest loss, in the objective's unit (nats for cross entropy)."),
-    "error_ratio": ("gauge", "Newest share of wrong answers on held-out rows, 0 to 1."),
+    "error_ratio": ("gauge", "Newest share of wrong answers on held-out rows, or tokens, 0 to 1."),
+    "macro_f1": ("gauge", "Newest mean F1 of the classes or labels on held-out rows, 0 to 1."),
+    "root_mean_square_error": (
+        "gauge",
+        "Newest root mean square error on held-out rows, in the target's unit.",
+    ),
+    "mean_absolute_error": ("gauge", "Newest mean absolute error on held-out rows, in the target's unit."),
+    "perplexity": (
+        "gauge",
+        "Newest perplexity on held-out rows: exponential of the loss per token, at least 1.",
+    ),
     "learning_rate": ("gauge", "Learning rate of the newest recorded step."),
     "gradient_norm": ("gauge", "Global gradient norm of the newest recorded step, before clipping."),
     "layer_gradient_norm": ("gauge", "Gradient norm of a layer at the newest probe, before clipping."),
@@ -34,6 +44,10 @@ _FAMILIES = {
     ),
     "gain_ratio": ("gauge", "Decrease of the loss that updates brought over the decrease they promised."),
     "category_error_ratio": ("gauge", "Newest share of wrong answers in a category, 0 to 1."),
+    "category_loss": (
+        "gauge",
+        "Newest loss in a category, in the objective's unit; where there is no error ratio.",
+    ),
     "category_examples": ("gauge", "Held-out rows of a category."),
     "verdict": ("gauge", "1 for the verdict on the run."),
 }
@@ -108,10 +122,22 @@ def _evaluation_samples(
 ) -> Iterator[tuple[str, str, float]]:
     labels = f'{own},split="{split}"'
     yield "loss", labels, evaluation.loss
-    yield "error_ratio", labels, evaluation.error_ratio
+    if evaluation.HasField("error_ratio"):
+        yield "error_ratio", labels, evaluation.error_ratio
+    if evaluation.HasField("macro_f1"):
+        yield "macro_f1", labels, evaluation.macro_f1
+    if evaluation.HasField("root_mean_square_error"):
+        yield "root_mean_square_error", labels, evaluation.root_mean_square_error
+    if evaluation.HasField("mean_absolute_error"):
+        yield "mean_absolute_error", labels, evaluation.mean_absolute_error
+    if evaluation.HasField("perplexity"):
+        yield "perplexity", labels, evaluation.perplexity
     for category in evaluation.categories:
         named = f"{labels},{labelled(category=category.category)}"
-        yield "category_error_ratio", named, category.error_ratio
+        if category.HasField("error_ratio"):
+            yield "category_error_ratio", named, category.error_ratio
+        else:
+            yield "category_loss", named, category.loss
         yield "category_examples", named, float(category.examples)
 
 

@@ -231,9 +231,11 @@ def test_history_thins_curves_out_and_forgets_what_a_resume_took_back(
     started.append_steps(11, 100)
     started.hand_back(resume_at_step=500)
     started = idle.wait_for_job()
-    started.append_steps(501, 30)
+    rewound = event_pb2.AttemptRewound(resumed_at_step=400, message="step 500 is damaged")
+    started.append(event_pb2.JobEvent(attempt_rewound=rewound))
+    started.append_steps(401, 40)
     evaluation = event_pb2.EvaluationCompleted(
-        split=state_pb2.SPLIT_VALIDATION, step=800, loss=0.5, error_ratio=0.125
+        split=state_pb2.SPLIT_VALIDATION, step=800, loss=0.5, error_ratio=0.125, macro_f1=0.75
     )
     started.append(event_pb2.JobEvent(evaluation_completed=evaluation))
 
@@ -244,6 +246,8 @@ def test_history_thins_curves_out_and_forgets_what_a_resume_took_back(
     whole = history(max_points=10_000)
     assert list(whole["loss", ""].steps) == list(range(1, 801))
     assert whole["validation_error_ratio", ""].values == [0.125]
+    fitting = history(metrics=["validation_macro_f1", "validation_perplexity"])
+    assert {metric: list(one.values) for (metric, _), one in fitting.items()} == {"validation_macro_f1": [0.75]}
     thin = history(max_points=50, metrics=["loss"])["loss", ""]
     assert 2 <= len(thin.steps) <= 50
     assert thin.steps[-1] == 800

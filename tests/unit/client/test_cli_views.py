@@ -122,6 +122,39 @@ def test_many_layers_leave_room_for_the_rest_of_the_picture(service: "LittleServ
     assert re.search(r"… \d+ more", picture)
 
 
+@pytest.mark.parametrize(
+    ("figures", "parts"),
+    [
+        (
+            {"root_mean_square_error": 2.5, "mean_absolute_error": 2.0},
+            ("validation RMSE", "2.5", "best 2.5 at step"),
+        ),
+        ({"perplexity": 12.5, "error_ratio": 0.6}, ("validation perplexity", "12.5", "best 12.5 at step 40")),
+    ],
+)
+def test_the_live_picture_has_the_figure_that_fits_the_answers(
+    service: "LittleService", figures: dict[str, float], parts: tuple[str, ...]
+) -> None:
+    _live_run(service)
+    evaluation = event_pb2.EvaluationCompleted(
+        split=state_pb2.SPLIT_VALIDATION, step=40, epoch=2, examples=10, kept=True, **figures
+    )
+    service.append("job1", evaluation_completed=evaluation)
+    picture = _picture(_replayed(service))
+    assert all(part in picture for part in parts)
+
+
+def test_a_rewound_attempt_begins_earlier_and_a_stopped_run_is_all_done(service: "LittleService") -> None:
+    _live_run(service)
+    rewound = event_pb2.AttemptRewound(resumed_at_step=10, message="step 20 is damaged")
+    service.append("job1", attempt=2, attempt_rewound=rewound)
+    run = _replayed(service)
+    assert (run.step, run.attempt) == (10, 2)
+    assert run.news[-1].endswith("begins after step 10 instead: step 20 is damaged")
+    service.append("job1", training_stopped=event_pb2.TrainingStopped(step=40, message="enough"))
+    assert _replayed(service).total_steps == 40
+
+
 def test_a_resumed_attempt_goes_back_to_its_step_and_measures_its_pace_anew(service: "LittleService") -> None:
     _live_run(service)
     started = event_pb2.AttemptStarted(worker_id="w2", device="cpu", resumed_at_step=20)
