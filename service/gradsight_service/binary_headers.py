@@ -8,7 +8,7 @@ import struct
 from typing import BinaryIO
 
 from gradsight._tar_members import read_members
-from gradsight._tensor_headers import NpyHeader, read_npy_header, read_safetensors_header
+from gradsight._tensor_headers import read_npy_header, read_safetensors_header
 from gradsight_service.limits import shown
 
 IMAGE_COLUMNS = ("image", "label", "path")
@@ -29,8 +29,8 @@ def parquet_columns(file: BinaryIO, size: int) -> None:
         raise ValueError(f"parquet: a footer of {length} bytes in a file of {size}; the file is cut off")
 
 
-def npy_columns(file: BinaryIO, size: int) -> tuple[str, ...] | None:
-    """Names of a structured array, numbers of a table's columns; None for tensors of more dimensions."""
+def npy_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
+    """Names of a structured array, numbers of a table's columns; any other array is one column."""
     header = read_npy_header(file, size)
     if not header.shape:
         raise ValueError("npy: got a single number, allowed rows first")
@@ -38,7 +38,12 @@ def npy_columns(file: BinaryIO, size: int) -> tuple[str, ...] | None:
         raise ValueError(f"npy: got shape {list(header.shape)}, allowed at least one row")
     if header.fields:
         return tuple(field.name for field in header.fields)
-    return _numbered(header)
+    columns = header.shape[1] if len(header.shape) == 2 else 1
+    if columns > _MOST_COLUMNS:
+        raise ValueError(
+            f"npy: got {columns} columns, allowed {_MOST_COLUMNS}: save it as safetensors with one tensor"
+        )
+    return tuple(map(str, range(columns)))
 
 
 def safetensors_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
@@ -68,8 +73,3 @@ def tar_columns(file: BinaryIO, size: int) -> tuple[str, ...]:
     if not any([not member.is_folder for member in members]):  # noqa: C419 - all of them are checked
         raise ValueError("tar: got no file, allowed PNG and JPEG images in folders")
     return IMAGE_COLUMNS
-
-
-def _numbered(header: NpyHeader) -> tuple[str, ...] | None:
-    columns = header.shape[1] if len(header.shape) == 2 else 1
-    return tuple(map(str, range(columns))) if len(header.shape) <= 2 and columns <= _MOST_COLUMNS else None

@@ -13,6 +13,8 @@ from gradsight.v1 import spec_pb2
 
 TEXT_COLUMN = "text"
 IMAGE_COLUMN = "image"
+TOKENS_COLUMN = "tokens"
+"""The name of a whole array, to a language model."""
 QUEUE = "default"
 
 
@@ -123,6 +125,12 @@ def objective_of(spec: spec_pb2.JobSpec) -> str:
     return spec.objective.WhichOneof("kind") or (own.objective if own else "")
 
 
+def input_column(data: spec_pb2.DataSpec, own: ModelDefaults) -> str:
+    """The column that a model reads when the spec names none; empty: it depends on the rows."""
+    tokens = own.objective == "causal_language_model" and data.train.format == spec_pb2.DATA_FORMAT_NPY
+    return TOKENS_COLUMN if tokens else own.input_column
+
+
 def _fill_data(data: spec_pb2.DataSpec, own: ModelDefaults) -> None:
     _default(data, batch_size=own.batch_size)
     _default(data.split, seed=0)
@@ -130,8 +138,8 @@ def _fill_data(data: spec_pb2.DataSpec, own: ModelDefaults) -> None:
         _default(data.split, validation_fraction=_SPLIT_FRACTION)
     if not data.HasField("test"):
         _default(data.split, test_fraction=_SPLIT_FRACTION)
-    if own.input_column and not data.input_columns:
-        data.input_columns.append(own.input_column)
+    if column := "" if data.input_columns else input_column(data, own):
+        data.input_columns.append(column)
 
 
 def _fill_objective(objective: spec_pb2.ObjectiveSpec, own: ModelDefaults) -> None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from gradsight._reasons import Reason
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_service.calls import Context
-from gradsight_service.defaults import MODELS, model_of
+from gradsight_service.defaults import MODELS, TOKENS_COLUMN, input_column, model_of, objective_of
 from gradsight_service.errors import Violation
 from gradsight_service.headers import DATA_FORMATS, FORMATS_BY_ENDING, Header, read_header
 from gradsight_service.limits import DIGEST, JOB_ID, shown
@@ -188,14 +188,18 @@ class References:
 def column_violations(spec: spec_pb2.JobSpec, headers: Mapping[str, Header]) -> Iterator[Violation]:
     """Columns that the spec names and a file lacks, by the path of the field that names them."""
     data = spec.data
-    columns = {split: header.columns for split, header in headers.items() if header.columns is not None}
+    columns = {
+        split: header.columns + _whole(spec, getattr(data, split))
+        for split, header in headers.items()
+        if header.columns is not None
+    }
     if not columns:
         return
     own = MODELS.get(model_of(spec))
     named = [("data.target_column", data.target_column)]
     named += [("data.id_column", data.id_column), ("data.category_column", data.category_column)]
-    if own and own.input_column and not data.input_columns:
-        named += [("data.input_columns", own.input_column)]
+    by_default = input_column(data, own) if own and not data.input_columns else ""
+    named += [("data.input_columns", by_default)]
     named += [(f"data.input_columns[{index}]", column) for index, column in enumerate(data.input_columns)]
     for path, column in named:
         lacking = [split for split, known in columns.items() if column and column not in known]
@@ -203,12 +207,18 @@ def column_violations(spec: spec_pb2.JobSpec, headers: Mapping[str, Header]) -> 
             where = " and ".join(lacking)
             hint = _nearest(column, columns[lacking[0]])
             yield Violation(path=path, message=f"got {shown(column)}, no column of {where}, {hint}")
-    if not (own and own.input_column) and not data.input_columns and "train" in columns:
+    if not by_default and not data.input_columns and "train" in columns:
         used = {data.target_column, data.id_column, data.category_column}
         if used.issuperset(columns["train"]):
             yield Violation(
                 path="data.input_columns", message="got none, and train has no other column to learn from"
             )
+
+
+def _whole(spec: spec_pb2.JobSpec, source: spec_pb2.DataSource) -> tuple[str, ...]:
+    """To a language model an array of tokens is one column, whatever its width."""
+    is_tokens = objective_of(spec) == "causal_language_model" and source.format == spec_pb2.DATA_FORMAT_NPY
+    return (TOKENS_COLUMN,) if is_tokens else ()
 
 
 def _nearest(column: str, known: tuple[str, ...]) -> str:
