@@ -4,42 +4,37 @@ import multiprocessing
 import select
 import socket
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 from _step_cases import Case
 from _step_loops import MAX_NORM, WEIGHT_DECAY, Turn
-from google.protobuf.duration_pb2 import Duration
+from google.protobuf import text_format
 from torch import nn
-from torch.nn import functional
 
 from gradsight.v1 import spec_pb2
 from gradsight_models import layers_of
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
+from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.data.batches import TrainingBatches
+from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
-from gradsight_worker.training.optimizers import build_optimizer
+from gradsight_worker.training.objectives import ClassObjective
 from gradsight_worker.training.parameters import FlatParameters
-from gradsight_worker.training.probes import ProbeCadence, Prober
+from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.saving import CheckpointSaver
-from gradsight_worker.training.state import KeptWeights, TrainingState
+from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
 
 
 def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
-    """A job's loop over the case's rows: full telemetry at the default cadence, checkpoints by the clock."""
+    """A job's loop over the case's rows, with full telemetry at its default cadence."""
     torch.manual_seed(0)
+    spec = _spec(case)
     parameters = FlatParameters(model, torch.device("cpu"))
-    state = TrainingState(
-        parameters=parameters,
-        optimizer=build_optimizer(_spec(case).optimizer, parameters),
-        kept=KeptWeights.like(parameters),
-        cadence=ProbeCadence(fixed=None, total_steps=case.first_step + case.warm_up),
-        step=case.first_step,
-    )
-    state.cadence.next_step += state.step
-    inputs, targets = case.rows()
+    state = initial_state(spec, parameters, total_steps=1_000_000)
+    state.step = case.first_step
+    state.cadence.next_step += case.first_step
     prober = Prober(model, layers_of(model), parameters)
     channel = _drained_channel()
     telemetry = Telemetry(
@@ -54,18 +49,18 @@ def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
     loop = TrainingLoop(
         state=state,
         total_steps=state.step,
-        batches=TrainingBatches((inputs,), targets, batch_size=case.batch_size, seed=0),
-        schedule=lambda _step: case.learning_rate,
+        batches=TrainingBatches(ResidentRows(case.rows()), batch_size=case.batch_size, seed=0),
         take_step=TrainingStep(
             model=model,
-            objective=partial(functional.cross_entropy, label_smoothing=0.0),
+            objective=ClassObjective(),
             state=state,
-            max_gradient_norm=MAX_NORM,
+            clipping=Clipping.of(spec.optimizer),
             prober=prober,
+            report=channel.send_event,
         ),
         telemetry=telemetry,
         validation=_NeverDue(),  # type: ignore[arg-type]
-        saver=CheckpointSaver(spec=_spec(case), directory=directory, attempt=1, channel=channel),
+        saver=_ByTheClock(spec=spec, directory=directory, attempt=1, channel=channel),
         channel=channel,
     )
 
@@ -86,15 +81,27 @@ class _NeverDue:
         return False
 
 
+class _ByTheClock(CheckpointSaver):
+    """Looks at the clock, as always, and saves nothing: a turn is no end of a run."""
+
+    def save(self, state: TrainingState) -> None:
+        """Leave it."""
+
+
 def _spec(case: Case) -> spec_pb2.JobSpec:
-    return spec_pb2.JobSpec(
-        optimizer=spec_pb2.OptimizerSpec(
-            learning_rate=case.learning_rate,
-            weight_decay=WEIGHT_DECAY,
-            max_gradient_norm=MAX_NORM,
-            adamw=spec_pb2.AdamW(beta1=0.9, beta2=0.999, epsilon=1e-8),
-        ),
-        checkpoint=spec_pb2.CheckpointSpec(interval=Duration(seconds=60)),
+    return text_format.Parse(
+        f"""
+        data {{ batch_size: {case.batch_size} }}
+        optimizer {{
+          learning_rate: {case.learning_rate}
+          weight_decay: {WEIGHT_DECAY}
+          max_gradient_norm: {MAX_NORM}
+          adamw {{ beta1: 0.9 beta2: 0.999 epsilon: 1e-8 }}
+        }}
+        schedule {{ constant {{}} warmup_fraction: 0 }}
+        checkpoint {{ interval {{ seconds: 60 }} }}
+        """,
+        spec_pb2.JobSpec(),
     )
 
 
