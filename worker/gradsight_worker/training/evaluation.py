@@ -24,6 +24,7 @@ from gradsight_insight.measures import (
 from gradsight_models.outputs import NumberOutputs, Outputs
 from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.data.rows import Rows
+from gradsight_worker.training.memory import is_out_of_memory
 from gradsight_worker.training.objectives import Judged, Objective
 from gradsight_worker.training.state import TrainingState
 
@@ -103,8 +104,8 @@ def answer(
             return answers_of(
                 judged, targets, outputs, owners=held_out.encoded.owners, rows=len(held_out.rows)
             )
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
         size //= 2
 
