@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from gradsight.v1 import spec_pb2, state_pb2
 from gradsight_models.columns import Chunk, Column, ColumnKind
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
+from gradsight_worker.training.answers import Answers, HeldOut
 from gradsight_worker.training.baseline import baseline_answers, require_comparable
 from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import Answers, HeldOut
 from gradsight_worker.training.objectives import build_objective
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.categories import Categories
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
+from gradsight_worker.training.answers import Answers, HeldOut, answer
 from gradsight_worker.training.data.encoding import Batch, ResidentRows
-from gradsight_worker.training.evaluation import Answers, HeldOut, Validation, answer, evaluation_event
+from gradsight_worker.training.evaluation import Validation, evaluation_event
 from gradsight_worker.training.objectives import Objective, build_objective
 
 CLASSES = ClassOutputs(names=("a", "b", "c"))

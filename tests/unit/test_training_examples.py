@@ -10,9 +10,9 @@ import torch
 from gradsight.v1 import state_pb2
 from gradsight_models.columns import Column, ColumnKind
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
+from gradsight_worker.training.answers import Answers, HeldOut
 from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.data.rows import Rows
-from gradsight_worker.training.evaluation import Answers, HeldOut
 from gradsight_worker.training.examples import write_examples
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from gradsight.v1 import spec_pb2, state_pb2
 from gradsight_insight.priors import Prior
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs, TokenOutputs
+from gradsight_worker.training.answers import HeldOut
 from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import HeldOut
 from gradsight_worker.training.objectives import build_objective
 from gradsight_worker.training.prior import answer_counts, prior
 

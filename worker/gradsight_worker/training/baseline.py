@@ -8,9 +8,9 @@ from torch import Tensor
 from gradsight_models import LoadedModel
 from gradsight_models.outputs import ClassOutputs, LabelOutputs, NumberOutputs, Outputs
 from gradsight_models.preprocessing import Preprocessing
+from gradsight_worker.training.answers import Answers, HeldOut, answer, answers_of, joined, targets_of
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import Answers, HeldOut, answer, answers_of, joined, targets_of
 from gradsight_worker.training.objectives import Judged, Objective
 
 _NEVER = torch.finfo(torch.float32).min

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from gradsight.v1 import state_pb2
 from gradsight_models.outputs import Outputs
-from gradsight_worker.training.evaluation import Answers, HeldOut, targets_of
+from gradsight_worker.training.answers import Answers, HeldOut, targets_of
 
 
 def write_examples(

@@ -7,10 +7,11 @@ from torch import nn
 import gradsight
 from gradsight.v1 import artifact_pb2, event_pb2
 from gradsight_models import save_result
+from gradsight_worker.training.answers import Answers, answer
 from gradsight_worker.training.baseline import baseline_answers
 from gradsight_worker.training.channel import ResultFile, TrainerChannel
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import Answers, answer, evaluation_event
+from gradsight_worker.training.evaluation import evaluation_event
 from gradsight_worker.training.examples import write_examples
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.plan import TrainingPlan

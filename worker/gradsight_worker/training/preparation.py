@@ -21,6 +21,7 @@ from gradsight_models import (
     ResultError,
     load_result,
 )
+from gradsight_worker.training.answers import HeldOut
 from gradsight_worker.training.baseline import require_comparable
 from gradsight_worker.training.data.batches import TrainingBatches, derive_seed
 from gradsight_worker.training.data.encoding import EncodedRows, encode_rows
@@ -28,7 +29,6 @@ from gradsight_worker.training.data.reading import read_rows
 from gradsight_worker.training.data.rows import Roles, Rows
 from gradsight_worker.training.data.splits import Splits, split_rows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import HeldOut
 from gradsight_worker.training.origins import image_size_of
 from gradsight_worker.training.plan import DataFile, TrainingPlan
 from gradsight_worker.training.targets import fit_outputs, require_known, target_kind_of

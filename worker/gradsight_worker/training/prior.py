@@ -8,9 +8,9 @@ from torch import Tensor
 from gradsight.v1 import state_pb2
 from gradsight_insight.priors import Prior, class_prior
 from gradsight_models.outputs import Outputs
+from gradsight_worker.training.answers import HeldOut, targets_of
 from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.evaluation import HeldOut, targets_of
 from gradsight_worker.training.objectives import IGNORED, Objective
 
 
