@@ -8,7 +8,8 @@ from gradsight.graph import Graph, GraphError, Node, Procedure, Reference, Value
 
 # fmt: off
 _WITHOUT_GRADIENT = frozenset((
-    "detach", "detach_", "argmax", "argmin", "argsort", "sign", "sgn", "floor", "ceil", "round", "trunc", "floor_divide",
+    "detach", "detach_", "argmax", "argmin", "argsort", "sign", "sgn", "floor", "ceil", "round", "trunc",
+    "floor_divide",
     "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full", "one_hot",
     "searchsorted", "bucketize", "multinomial", "bernoulli", "eq", "ne", "lt", "le", "gt", "ge", "any", "all", "isnan",
     "isinf", "isfinite", "logical_and", "logical_or", "logical_not", "logical_xor", "count_nonzero",
@@ -25,34 +26,30 @@ _STATISTICS = frozenset(("batch_norm", "instance_norm"))
 
 def check_flow(graph: Graph) -> None:
     """Raises GraphError where a graph writes to what is not its own, or trains what its scores do not depend on."""
-    for name, procedure in (("training", graph.training), ("evaluation", graph.evaluation)):
-        flow = _Flow(graph, procedure, name)
-        if name == "training":
-            unreached = _unreached(graph, flow.depends_on(procedure.scores))
-            if unreached:
-                raise GraphError("parameters", unreached)
+    _Flow(graph, graph.evaluation, "evaluation")
+    missing = unreached_parameters(graph)
+    trainable = [
+        parameter.name for parameter in graph.parameters if parameter.trainable and not parameter.tied_to
+    ]
+    if not trainable:
+        raise GraphError("parameters", "none is trainable; set requires_grad on some before the export")
+    if missing == trainable:
+        raise GraphError(
+            "training.scores",
+            "do not depend on any trainable parameter; look for detach() or no_grad() in the module",
+        )
+    if missing:
+        shown = ", ".join(repr(name) for name in missing[:5]) + (" and more" if len(missing) > 5 else "")
+        raise GraphError(
+            "parameters",
+            f"the scores do not depend on {shown}; freeze what is not to be trained (requires_grad_(False))",
+        )
 
 
 def unreached_parameters(graph: Graph) -> list[str]:
-    """Trainable parameters from which no path leads to the training scores."""
-    flow = _Flow(graph, graph.training, "training")
-    reached = flow.depends_on(graph.training.scores)
+    """Trainable parameters from which no path leads to the training scores. Raises GraphError as `check_flow` does."""
+    reached = _Flow(graph, graph.training, "training").depends_on(graph.training.scores)
     return [p.name for p in graph.parameters if p.trainable and not p.tied_to and p.name not in reached]
-
-
-def _unreached(graph: Graph, reached: set[str]) -> str:
-    trainable = [p.name for p in graph.parameters if p.trainable and not p.tied_to]
-    if not trainable:
-        return "none is trainable, so there is nothing to train; set requires_grad on some before the export"
-    if not reached:
-        return "the scores do not depend on any trainable one; look for detach() or no_grad() in the module"
-    missing = [name for name in trainable if name not in reached]
-    if not missing:
-        return ""
-    shown = ", ".join(repr(name) for name in missing[:5]) + (
-        f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    )
-    return f"the scores do not depend on {shown}; freeze what is not to be trained (requires_grad_(False))"
 
 
 @dataclass
@@ -117,12 +114,7 @@ class _Flow:
         if operator.family not in _WITHOUT_GRADIENT:
             for _, reference in references:
                 bits |= self._bits_of(reference)
-        writes = {argument.name for argument in operator.arguments if argument.written}
-        if (
-            operator.family in _STATISTICS
-            and given.get("training", given.get("use_input_stats")) is not False
-        ):
-            writes |= {"running_mean", "running_var"}
+        writes = written_arguments(node, operator)
         shared = {a.name for a in operator.arguments if a.alias and a.alias in operator.result_aliases}
         if operator.family in _RETURNING_THEIR_ARGUMENT and given.get("train") is not True:
             shared |= {argument.name for argument in operator.arguments}
@@ -154,6 +146,15 @@ class _Flow:
         if number != other:
             self.merged[other] = number
             self.written[number] = self.written.get(number, 0) | self.written.get(other, 0)
+
+
+def written_arguments(node: Node, operator: Operator) -> set[str]:
+    """Names of the arguments that the node writes to."""
+    writes = {argument.name for argument in operator.arguments if argument.written}
+    given = _by_name(node, operator)
+    if operator.family in _STATISTICS and given.get("training", given.get("use_input_stats")) is not False:
+        writes |= {"running_mean", "running_var"}
+    return writes
 
 
 def references_in(value: Value) -> Iterator[Reference]:

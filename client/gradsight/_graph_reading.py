@@ -10,6 +10,7 @@ from gradsight._graph_values import Scope, read_arguments, read_reference
 from gradsight.graph import (
     DTYPES,
     FORMAT,
+    INPUT_DTYPES,
     MOST_DIMENSIONS,
     MOST_ELEMENTS,
     MOST_GRAPH_BYTES,
@@ -138,7 +139,9 @@ def _read_inputs(value: Any) -> Iterator[Input]:
         _members(entry, path, "name dtype shape")
         name = _new_name(entry["name"], f"{path}.name", names, _NAME)
         row_shape = _row_shape(entry["shape"], f"{path}.shape")
-        yield Input(name=name, dtype=_dtype(entry["dtype"], f"{path}.dtype", DTYPES), row_shape=row_shape)
+        yield Input(
+            name=name, dtype=_dtype(entry["dtype"], f"{path}.dtype", INPUT_DTYPES), row_shape=row_shape
+        )
 
 
 def _read_scores(value: Any) -> Scores:

@@ -182,7 +182,9 @@ def _read_single(value: Any, argument: Argument, path: str, scope: Scope, node: 
     """One value of the schema's base type."""
     base = argument.base
     if base == "Tensor":
-        return read_reference(value, path, scope)
+        # torch takes the second operand of arithmetic as a number, too.
+        number = _read_number(value, path, whole=False) if argument.name == "other" else None
+        return read_reference(value, path, scope) if number is None else number
     if base == "bool" and isinstance(value, bool):
         return value
     if base == "Scalar" and isinstance(value, bool):
@@ -209,7 +211,7 @@ def _is_known_word(argument: str, value: str) -> bool:
 
 def _read_number(value: Any, path: str, *, whole: bool) -> int | float | Size | None:
     """None for what is no number of this kind."""
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         if not -(1 << 63) <= value < 1 << 63:
             raise GraphError(path, "got a number beyond 64 bits")
         return value
@@ -275,11 +277,12 @@ def _described(argument: Argument, node: str) -> str:
 
 
 def _wrong(value: Any, path: str, allowed: str) -> GraphError:
-    shown = f"a list of {len(value)}" if isinstance(value, list) else f"an object of {len(value)}"
-    if not isinstance(value, list | dict):
-        shown = repr(value)[:80]
-    elif (
-        isinstance(value, dict) and len(value) == 1 and all(isinstance(item, str) for item in value.values())
+    if isinstance(value, list):
+        shown = f"a list of {len(value)}"
+    elif isinstance(value, dict) and not (
+        len(value) == 1 and all(isinstance(i, str) for i in value.values())
     ):
-        shown = str(value)[:80]
+        shown = f"an object of {len(value)}"
+    else:
+        shown = repr(value)[:80]
     return GraphError(path, f"got {shown}, allowed {allowed}")

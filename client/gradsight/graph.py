@@ -37,7 +37,9 @@ DTYPES = (
     "float32",
     "float64",
 )
-"""What numbers in inputs, parameters, buffers and between nodes may be."""
+"""What numbers in parameters, buffers and between nodes may be."""
+INPUT_DTYPES = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")
+"""What numbers in inputs may be: files of rows have no bfloat16."""
 
 
 class GraphError(ValueError):
