@@ -247,7 +247,9 @@ def test_history_thins_curves_out_and_forgets_what_a_resume_took_back(
     assert list(whole["loss", ""].steps) == list(range(1, 801))
     assert whole["validation_error_ratio", ""].values == [0.125]
     fitting = history(metrics=["validation_macro_f1", "validation_perplexity"])
-    assert {metric: list(one.values) for (metric, _), one in fitting.items()} == {"validation_macro_f1": [0.75]}
+    assert {metric: list(one.values) for (metric, _), one in fitting.items()} == {
+        "validation_macro_f1": [0.75]
+    }
     thin = history(max_points=50, metrics=["loss"])["loss", ""]
     assert 2 <= len(thin.steps) <= 50
     assert thin.steps[-1] == 800
