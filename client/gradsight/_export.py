@@ -2,9 +2,8 @@
 
 import dataclasses
 import hashlib
-import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -59,23 +58,30 @@ class ExportedModel:
         return dict(zip(self.digests, (self.graph, self.weights), strict=True))
 
 
-def export(module: Any, example_inputs: Any, **options: Any) -> ExportedModel:
+def export(
+    module: Any,
+    example_inputs: Any,
+    *,
+    input_names: Sequence[str] | None = None,
+    output: str | int | None = None,
+) -> ExportedModel:
     """Turns a `torch.nn.Module` into a graph and weights that workers train without its code.
 
     Args:
-        module: The module. Its own state stays as it is.
-        example_inputs: One batch of its inputs, in order: a tensor, or a tuple of tensors with rows first, two rows
-            at least. The number of rows stays free.
-        options: Options of `gradsight_models.program.export_program`.
+        module: The module, with trainable float32 parameters. It is left as it is.
+        example_inputs: One batch of its inputs: a tensor, a tuple of arguments, or arguments by name; rows come first.
+            The number of rows stays free, every other size is the example's.
+        input_names: Names of the input tensors, which are those of their columns. Default: those of `forward`.
+        output: Which of several outputs is the scores, by name or place. Default: the first.
 
     Raises MissingExtra without the extra `models`, which brings PyTorch, and ValueError for a module that cannot be
-    said as a graph.
+    said as a graph: what stands in the way, and what to do instead.
     """
     try:
-        program = importlib.import_module("gradsight_models.program")
+        from gradsight_models.program import export_program
     except ImportError as error:
         raise MissingExtra(
             f"exporting a module needs the extra `models` ({error}): pip install 'gradsight[models]'"
         ) from None
-    exported = program.export_program(module, example_inputs, **options)
+    exported = export_program(module, example_inputs, input_names=input_names, output=output)
     return ExportedModel(exported.graph, exported.weights)

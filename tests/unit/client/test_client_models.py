@@ -87,10 +87,10 @@ def test_a_module_is_exported_with_its_example_inputs(
 ) -> None:
     module = Module()
     job = client.submit(model=module, example_inputs=("batch",), train=rows, target="y")
-    assert exporter == [(module, ("batch",), {})]
+    assert exporter == [(module, ("batch",), {"input_names": None, "output": None})]
     assert service.jobs[job.job_id].spec.model.program.graph == EXPORTED.digests[0]
-    assert gradsight.export(module, ("batch",), name="mine") == EXPORTED
-    assert exporter[-1][2] == {"name": "mine"}
+    assert gradsight.export(module, ("batch",), input_names=["x"], output=1) == EXPORTED
+    assert exporter[-1][2] == {"input_names": ["x"], "output": 1}
 
 
 def test_modules_and_example_inputs_go_together() -> None:
