@@ -27,8 +27,9 @@ def evaluation_figures(evaluation: EvaluationCompleted) -> str:
     if evaluation.perplexity is not None:
         figures.append(f"perplexity {number(evaluation.perplexity)}")
     if evaluation.error_ratio is not None:
-        weighted = evaluation.weighted_error_ratio or 0.0
-        extra = f" (weighted {percent(weighted)})" if abs(weighted - evaluation.error_ratio) > 1e-9 else ""
+        weighted = evaluation.weighted_error_ratio
+        differs = weighted is not None and abs(weighted - evaluation.error_ratio) > 1e-9
+        extra = f" (weighted {percent(weighted)})" if differs else ""
         figures.append(f"error {percent(evaluation.error_ratio)}{extra}")
     if evaluation.root_mean_square_error is not None:
         figures.append(f"RMSE {number(evaluation.root_mean_square_error)}")

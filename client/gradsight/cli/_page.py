@@ -159,45 +159,39 @@ def _categories(summary: JobSummary) -> Table | None:
     evaluation = summary.test or summary.kept or summary.validation
     if evaluation is None or not evaluation.categories:
         return None
-    before = (
-        {each.category: each for each in summary.baseline_test.categories} if summary.baseline_test else {}
-    )
-    with_errors = evaluation.error_ratio is not None
-    columns = ["category", "rows>", *(["errors>"] if with_errors else [])]
-    columns.append(f"{evaluation.split} {'error' if with_errors else 'loss'}>")
+    of_errors = evaluation.error_ratio is not None
+    figure = percent if of_errors else number
+    earlier = summary.baseline_test.categories if summary.baseline_test else ()
+    before = {each.category: _value(each, of_errors) for each in earlier}
+    columns = ["category", "rows>", *(["errors>"] if of_errors else [])]
+    columns.append(f"{evaluation.split} {'error' if of_errors else 'loss'}>")
     table = _table(*columns, *(["baseline>", "change>"] if before else []), "")
-    largest = max(
-        (_value(each) for each in evaluation.categories if math.isfinite(_value(each))), default=0.0
-    )
-    for each in evaluation.categories[:_SHOWN_CATEGORIES]:
-        earlier = before.get(each.category)
+    values = [_value(each, of_errors) for each in evaluation.categories]
+    largest = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
+    for each, value in zip(evaluation.categories[:_SHOWN_CATEGORIES], values, strict=False):
         cells: list[Any] = [each.category, f"{each.examples:,}"]
-        cells += [f"{each.errors or 0:,}"] if with_errors else []
-        cells.append(_figure(each))
+        cells += [f"{each.errors or 0:,}"] if of_errors else []
+        cells.append(figure(value))
         if before:
-            cells += [_figure(earlier), _change(earlier, each)] if earlier else ["–", "–"]
-        table.add_row(*cells, Text(bar(_value(each), largest, 16), style="cyan"))
+            old = before.get(each.category)
+            cells += [figure(old), _change(old, value, of_errors=of_errors)]
+        table.add_row(*cells, Text(bar(value or 0.0, largest, 16), style="cyan"))
     rest = len(evaluation.categories) - _SHOWN_CATEGORIES
     if rest > 0:
         table.add_row(Text(f"… {rest} more in --format json", style="dim"))
     return table
 
 
-def _value(category: CategoryEvaluation) -> float:
-    """Returns the error of a category, or its loss where answers are not right or wrong."""
-    return category.loss if category.error_ratio is None else category.error_ratio
+def _value(category: CategoryEvaluation, of_errors: bool) -> float | None:
+    return category.error_ratio if of_errors else category.loss
 
 
-def _figure(category: CategoryEvaluation) -> str:
-    return number(category.loss) if category.error_ratio is None else percent(category.error_ratio)
-
-
-def _change(before: CategoryEvaluation, after: CategoryEvaluation) -> Text:
+def _change(before: float | None, after: float | None, *, of_errors: bool) -> Text:
     """Returns the change: of an error in percentage points, of a loss as it is."""
-    if (before.error_ratio is None) != (after.error_ratio is None):
+    if before is None or after is None:
         return Text("–")
-    difference = _value(after) - _value(before)
-    text = points(difference) if after.error_ratio is not None else f"{difference:+.4g}".replace("-", "−")
+    difference = after - before
+    text = points(difference) if of_errors else f"{difference:+.4g}".replace("-", "−")
     return Text(text, _color(difference))
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -382,6 +382,41 @@ def test_the_page_of_a_job_shows_what_was_learned(service: "LittleService", cli:
         assert part in page
     [returns] = [line for line in page.splitlines() if line.startswith("returns")]
     assert [cell for cell in ("10", "2", "20.0 %", "50.0 %", "−30.0") if cell not in returns] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [
+        (
+            {"root_mean_square_error": 4.0, "mean_absolute_error": 3.0},
+            {"root_mean_square_error": 3.0, "mean_absolute_error": 2.5},
+            ("RMSE 3, MAE 2.5, loss 9 over 10 rows", "baseline RMSE 4 −25.0 %", "test loss", "−7"),
+        ),
+        (
+            {"perplexity": 8.0, "error_ratio": 0.5},
+            {"perplexity": 10.0, "error_ratio": 0.6},
+            ("perplexity 10, error 60.0 %, loss 9", "baseline perplexity 8 +25.0 %"),
+        ),
+    ],
+)
+def test_the_page_and_the_list_show_the_figures_that_fit_the_answers(
+    service: "LittleService",
+    cli: "Cli",
+    before: dict[str, Any],
+    after: dict[str, Any],
+    parts: tuple[str, ...],
+) -> None:
+    _run_job(service)
+    summary = service.jobs["job1"].summary
+    for field, loss, figures in ((summary.baseline_test, 16.0, before), (summary.test, 9.0, after)):
+        field.Clear()
+        field.MergeFrom(event_pb2.EvaluationCompleted(loss=loss, examples=10, **figures))
+        field.split = state_pb2.SPLIT_TEST
+        field.categories.add(category="returns", examples=10, loss=loss)
+    page = " ".join(cli("show", "job1").stdout.split())
+    for part in parts:
+        assert part in page
+    assert parts[0].split(",")[0] in cli("jobs").stdout
 
 
 def test_show_without_a_job_shows_the_service(service: "LittleService", cli: "Cli") -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -133,7 +133,7 @@ def test_many_layers_leave_room_for_the_rest_of_the_picture(service: "LittleServ
     ],
 )
 def test_the_live_picture_has_the_figure_that_fits_the_answers(
-    service: "LittleService", figures: dict[str, float], parts: tuple[str, ...]
+    service: "LittleService", figures: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
     _live_run(service)
     evaluation = event_pb2.EvaluationCompleted(
