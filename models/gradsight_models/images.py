@@ -1,10 +1,13 @@
 """Image files to arrays: one way for training and for prediction, so that both see the same pixels."""
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _FORMATS = ("PNG", "JPEG")
 _MOST_PIXELS = 64_000_000
@@ -27,10 +30,27 @@ def decode_image(data: bytes, *, channels: int, height: int, width: int) -> npt.
                 raise ValueError(
                     f"image: got {image.width} × {image.height} pixels, allowed {_MOST_PIXELS} in all"
                 )
-            scaled = image.convert(_MODES[channels])
-            if scaled.size != (width, height):
-                scaled = scaled.resize((width, height), Image.Resampling.BILINEAR)
-            pixels: npt.NDArray[Any] = np.asarray(scaled, dtype=np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+            return pixels_of(image, channels=channels, size=(height, width))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"image: got a file that cannot be decoded ({error}), allowed: PNG, JPEG") from None
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def pixels_of(image: "Image", *, channels: int, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+    """An opened Pillow image as uint8 [channels, height, width], scaled to `size`, height and width, if there is one.
+
+    Raises ValueError for more than 8 bits a channel, and what Pillow raises for a damaged file.
+    """
+    from PIL.Image import Resampling
+
+    if image.mode.startswith(("I", "F")):
+        raise ValueError("image: got more than 8 bits a channel, allowed 8")
+    mode = _MODES[channels]
+    wanted = image.size if size is None else (size[1], size[0])
+    if wanted != image.size and mode in ("L", "RGB"):
+        # A JPEG decodes at a fraction of its size when no more is wanted.
+        image.draft(mode, wanted)
+    scaled = image.convert(mode)
+    if scaled.size != wanted:
+        scaled = scaled.resize(wanted, Resampling.BILINEAR)
+    pixels = np.asarray(scaled, dtype=np.uint8).reshape(wanted[1], wanted[0], channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -9,13 +9,14 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from gradsight._tar_members import TarError, TarMember, read_members
+from gradsight_models.images import pixels_of
 from gradsight_worker.training.data.arrays import RawColumn
 from gradsight_worker.training.data.mapped import MappedFile, scratch_file
 from gradsight_worker.training.data.rows import Roles
@@ -102,23 +103,13 @@ def _decoded(data: BinaryIO, member: TarMember, file: DataFile, row: int, side: 
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise _refused(file, member, row, f"{width} × {height} pixels, allowed {MOST_PIXELS} in all")
-        return _pixels(image, file, member, row, side)
+        if image.mode.startswith(("I", "F")):
+            raise _refused(file, member, row, "more than 8 bits a channel; save it with 8")
+        return pixels_of(image, channels=3, size=None if side is None else (side, side))
     except Image.DecompressionBombError as error:
         raise _refused(file, member, row, f"far too many pixels, allowed {MOST_PIXELS}") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise _refused(file, member, row, f"a {kind} image that cannot be decoded: {error}") from error
-
-
-def _pixels(image: Any, file: DataFile, member: TarMember, row: int, side: int | None) -> Pixels:
-    if image.mode.startswith(("I", "F")):
-        raise _refused(file, member, row, "more than 8 bits a channel; save it with 8")
-    if side is not None:
-        # A JPEG decodes at a fraction of its size when no more is wanted.
-        image.draft("RGB", (side, side))
-    image = image.convert("RGB")
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def _refused(file: DataFile, member: TarMember, row: int, what: str) -> TrainingFailed:
