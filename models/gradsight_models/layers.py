@@ -48,7 +48,9 @@ def _owners(module: nn.Module) -> list[_Owner]:
         names = [prefix + name for name, _ in part.named_parameters(recurse=False) if prefix + name in unique]
         if names:
             count = sum(unique[name].numel() for name in names)
-            owners.append(_Owner(path or type(module).__name__, type(part).__name__, tuple(names), count))
+            # A part of a program carries the name of the user's class.
+            kind = str(getattr(part, "layer_kind", type(part).__name__))
+            owners.append(_Owner(path or kind, kind, tuple(names), count))
     return owners
 
 
