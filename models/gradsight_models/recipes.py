@@ -116,7 +116,10 @@ class Recipe(ABC):
         """
 
     def files(self, options: Options) -> Mapping[str, bytes]:
-        """What `build` needs besides, by name; travels with the result. Raises ValueError or OSError."""
+        """What `build` needs besides, by name; travels with the result.
+
+        Asked for before anything else of a run: raises ValueError or OSError for options that lead nowhere.
+        """
         return {}
 
     def load_pretrained(self, module: nn.Module, options: Options) -> None:  # noqa: B027  (most have none)
@@ -146,7 +149,7 @@ class RecipeSource:
         self._recipe = find_recipe(name)
         self._options = parse_options(self._recipe, options)
         self._from_result = files is not None
-        self._files = files
+        self._files = self._files_of_run() if files is None else files
 
     @property
     def name(self) -> str:
@@ -183,14 +186,18 @@ class RecipeSource:
         return {"kind": "recipe", "name": self._name, "options": texts}
 
     def files(self) -> Mapping[str, bytes]:
-        """Further files of the result, by name. Raises ValueError and OSError."""
-        if self._files is None:
-            self._files = self._recipe.files(self._options)
+        """Further files of the result, by name."""
         return self._files
 
     def read_preprocessing(self, document: Mapping[str, Any]) -> Preprocessing:
         """Read a preprocessing of the kind `recipe`."""
         return self._recipe.read_preprocessing(document)
+
+    def _files_of_run(self) -> Mapping[str, bytes]:
+        try:
+            return self._recipe.files(self._options)
+        except (ValueError, OSError) as error:
+            raise RecipeRefused("model.recipe.options", f"recipe {self._name!r}: {error}") from error
 
 
 def installed_recipes() -> dict[str, EntryPoint]:

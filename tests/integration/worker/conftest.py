@@ -115,6 +115,8 @@ class Workshop:
         self._workers: list[RunningWorker] = []
         self._stop = threading.Event()
         self.dispatching = True
+        self.environ: dict[str, str] = {}
+        """Of workers that are started from now on, beside this process's own."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Workshop"]:
@@ -167,7 +169,8 @@ class Workshop:
 
     def _launch(self, command: list[str], ready: Path) -> RunningWorker:
         log = self.directory / f"worker-{len(self._workers)}.log"
-        environ = {**os.environ, "GRADSIGHT_SECRET": "not for trainers", "AWS_SECRET_ACCESS_KEY": "neither"}
+        secrets = {"GRADSIGHT_SECRET": "not for trainers", "AWS_SECRET_ACCESS_KEY": "neither"}
+        environ = {**os.environ, **secrets, **self.environ}
         with log.open("wb") as stderr:
             process = subprocess.Popen(command, stderr=stderr, env=environ)
         worker = RunningWorker(process, ready, log)
