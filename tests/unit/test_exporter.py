@@ -1,8 +1,11 @@
 """The exporter's lines: what a job's record becomes, and that every family is documented."""
 
 import math
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gradsight.v1 import job_pb2, state_pb2
@@ -74,6 +77,21 @@ def test_numbers_and_language_models_have_their_own_figures_and_no_error_that_no
     errors = [labels for name, labels in values if name == "gradsight_job_error_ratio"]
     assert errors == [(own, test)]
     assert not any(name == "gradsight_job_category_error_ratio" for name, _ in values)
+
+
+def test_the_pages_of_every_kind_of_answers_pass_promtool() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    job = running_job()
+    job.summary.validation.root_mean_square_error = job.summary.validation.mean_absolute_error = 2.0
+    job.summary.validation.categories.add(category="sizing", examples=8, loss=5.0)
+    job.summary.test.perplexity = 2.5
+    text = "".join(f"{FAMILIES[key].header()}{lines}" for key, lines in job_lines(job).items())
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_names_are_escaped() -> None:

@@ -109,6 +109,32 @@ def test_an_earlier_model_that_says_something_else_is_refused(earlier: Any, mess
     assert caught.value.error.field == "evaluation.baseline_job_id"
 
 
+def test_a_language_model_with_the_same_tokens_answers_the_encoded_rows_and_windows_join_their_row() -> None:
+    table = nn.Embedding(3, 3)
+    table.weight = nn.Parameter(torch.tensor([[0.0, 9.0, 0.0], [0.0, 0.0, 9.0], [9.0, 0.0, 0.0]]))
+    earlier = baseline(TokenOutputs(3), [])
+    earlier.module = table
+    inputs = torch.tensor([[0, 1], [2, 2], [0, 0]])
+    targets = torch.tensor([[1, 2], [0, -100], [2, 1]])
+    held_out = HeldOut(
+        split=state_pb2.SPLIT_TEST,
+        rows=range(2),  # type: ignore[arg-type]
+        encoded=ResidentRows((inputs, targets), np.array([0, 0, 1])),
+        categories=None,
+        impacts={},
+    )
+    objective = build_objective(
+        spec_pb2.ObjectiveSpec(), TokenOutputs(3), class_counts=None, device=torch.device("cpu")
+    )
+    answers = baseline_answers(earlier, held_out, objective, TokenOutputs(3))
+    assert answers.counted is not None
+    assert answers.wrong is not None
+    assert answers.counted.tolist() == [3, 2]
+    assert answers.wrong.tolist() == [0, 1]
+    right = math.log(1 + 2 * math.exp(-9))
+    assert answers.losses.tolist() == pytest.approx([right, right + 4.5], abs=1e-6)
+
+
 def test_language_models_with_different_tokens_cannot_be_compared() -> None:
     earlier = baseline(TokenOutputs(5), [])
     rows = Rows.in_memory([Column(name="n", kind=ColumnKind.NUMBER)], [np.zeros(1)])

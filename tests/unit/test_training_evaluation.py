@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.categories import Categories
@@ -180,6 +181,34 @@ def test_rows_that_do_not_fit_into_memory_are_answered_fewer_at_once() -> None:
     assert isinstance(side.encoded, Watched)
     assert side.encoded.sizes[-1] == 2
     assert model.training
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Which operations run, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("outputs", [CLASSES, LABELS, NUMBER, TOKENS], ids=lambda outputs: outputs.kind)
+def test_judging_asks_the_device_for_no_number(outputs: Outputs) -> None:
+    scores = torch.randn(5, 2, 4) if outputs.kind == "tokens" else torch.randn(5, outputs.size)
+    targets = {
+        "classes": torch.zeros(5, dtype=torch.int64),
+        "labels": torch.ones(5, 2),
+        "numbers": torch.zeros(5, 1),
+        "tokens": torch.zeros(5, 2, dtype=torch.int64),
+    }[outputs.kind]
+    judge = objective(outputs).judge
+    with Recorder() as recorder:
+        judge(scores, targets)
+    asking = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "bincount")
+    assert not [name for name in recorder.operations if any(word in name for word in asking)]
 
 
 @dataclass
