@@ -1,6 +1,8 @@
 """Built-in architectures: options, layers, and what they can answer."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,3 +232,17 @@ def test_options_are_those_of_the_contract(architecture: str) -> None:
     message = spec_pb2.BuiltinModel.DESCRIPTOR.fields_by_name[architecture].message_type
     assert message is not None
     assert set(BuiltinSource(architecture, {}).options) == {field.name for field in message.fields}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_docs_state_every_option_with_its_default(architecture: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    section = page.split(f"### `{architecture}`\n")[1].split("\n## ")[0].split("\n### ")[0]
+    documented = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", section, flags=re.MULTILINE))
+    defaults = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in BuiltinSource(architecture, {}).options.items()
+    }
+    assert {
+        name: re.sub(r"(?<=\d),(?=\d)", "", text).strip() for name, text in documented.items()
+    } == defaults
