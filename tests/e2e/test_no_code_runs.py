@@ -367,7 +367,7 @@ class Slots:
                 pb.CreateJobRequest(spec=spec(self.upload(content, filename, kind)))
             )
         except grpc.RpcError as refusal:
-            if refusal.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(refusal.details()) < 20:
+            if refusal.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(refusal.details() or "") < 20:
                 raise
             return
         ended = self._client.job(created.job.job_id).wait(timeout=60)
