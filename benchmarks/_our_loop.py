@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from _step_cases import Case
 from _step_loops import MAX_NORM, WEIGHT_DECAY, Turn
@@ -14,6 +15,7 @@ from torch import nn
 
 from gradsight.v1 import spec_pb2
 from gradsight_models import layers_of
+from gradsight_models.program import build_program, export_program
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
 from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.data.batches import TrainingBatches
@@ -71,6 +73,14 @@ def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
         return time.perf_counter() - began
 
     return turn
+
+
+def rebuilt_from_its_graph(case: Case) -> nn.Module:
+    """The case's model as a worker gets it when a user sends their own module."""
+    inputs, _ = case.rows()
+    exported = export_program(case.model(), inputs[:2])
+    weights = safetensors.torch.load(exported.weights)
+    return build_program(exported.graph, weights).train()
 
 
 class _NeverDue:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from _household import scratch_directory
-from _our_loop import our_loop
+from _our_loop import our_loop, rebuilt_from_its_graph
 from _report import Figure, arguments, report
 from _step_cases import CASES, Case
 from _step_loops import OTHERS, Turn, missing
@@ -30,7 +30,7 @@ _SLICES = 4
 
 def main() -> None:
     options = _options()
-    loops = _installed([OURS, *OTHERS] if options.loop is None else [OURS, *options.loop])
+    loops = _installed([OURS, PROGRAM, *OTHERS] if options.loop is None else [OURS, *options.loop])
     figures = []
     for name in options.case or CASES:
         rates = _measure(CASES[name], name, loops, options)
@@ -140,6 +140,8 @@ def _set_up(name: str, loop: str, threads: int, directory: Path) -> None:
     case = CASES[name]
     if loop == OURS:
         _turns.append(our_loop(case, case.model(), directory))
+    elif loop == PROGRAM:
+        _turns.append(our_loop(case, rebuilt_from_its_graph(case), directory))
     else:
         _turns.append(OTHERS[loop](case))
     # As the worker does before it forks a trainer; here for every loop.
