@@ -1,10 +1,14 @@
 """A stored spec says by itself what was done."""
 
+from pathlib import Path
+
 import pytest
 
 from gradsight.v1 import spec_pb2
-from gradsight_service.defaults import ARCHITECTURES, MODELS, with_defaults
+from gradsight_service.defaults import ARCHITECTURES, MODELS, OPTIMIZERS, SCHEDULES, with_defaults
 from gradsight_service.validation import spec_violations
+
+PAGE = Path(__file__).parents[3] / "docs" / "defaults.md"
 
 
 def sparse_spec(model: str) -> spec_pb2.JobSpec:
@@ -136,3 +140,23 @@ def test_a_text_model_reads_the_column_text() -> None:
     assert list(with_defaults(sparse_spec("gpt")).data.input_columns) == ["text"]
     assert list(with_defaults(sparse_spec("cnn")).data.input_columns) == ["image"]
     assert not with_defaults(sparse_spec("mlp")).data.input_columns
+
+
+def test_the_page_of_defaults_tells_them() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = {cells[1]: cells for line in lines if len(cells := [c.strip() for c in line.split("|")]) > 6}
+    for model, own in MODELS.items():
+        figures = (own.learning_rate, own.epochs, own.batch_size, own.weight_decay)
+        assert rows[f"`{model}`"][2:6] == [f"{figure:g}" for figure in figures]
+    for optimizer in OPTIMIZERS:
+        spec = sparse_spec("gpt")
+        getattr(spec.optimizer, optimizer).SetInParent()
+        filled, (_, _, rate, decay, *_) = with_defaults(spec).optimizer, rows[f"`{optimizer}`"]
+        own = MODELS["gpt"]
+        assert rate == (
+            "the model's" if filled.learning_rate == own.learning_rate else f"{filled.learning_rate:g}"
+        )
+        assert decay == (
+            "the model's" if filled.weight_decay == own.weight_decay else f"{filled.weight_decay:g}"
+        )
+    assert all(f"| `{schedule}`" in PAGE.read_text(encoding="utf-8") for schedule in SCHEDULES)
