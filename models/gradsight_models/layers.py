@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 MOST_LAYERS = 32
+_BATCH_NORMS = frozenset({"BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,20 @@ def layers_of(module: nn.Module, *, most: int = MOST_LAYERS) -> list[Layer]:
     return layers
 
 
+def kind_of(part: nn.Module) -> str:
+    """Class name of a module; that of a program's part is the one that it had at its user's."""
+    kind: str = getattr(part, "layer_kind", type(part).__name__)
+    return kind
+
+
+def normalizes_over_batches(module: nn.Module) -> bool:
+    """Whether a row's scores in training depend on the other rows of its batch, and on there being any."""
+    return any(
+        isinstance(part, nn.modules.batchnorm._BatchNorm) or kind_of(part) in _BATCH_NORMS
+        for part in module.modules()
+    )
+
+
 @dataclass(frozen=True)
 class _Owner:
     path: str
@@ -48,9 +63,7 @@ def _owners(module: nn.Module) -> list[_Owner]:
         names = [prefix + name for name, _ in part.named_parameters(recurse=False) if prefix + name in unique]
         if names:
             count = sum(unique[name].numel() for name in names)
-            # A part of a program carries the name of the user's class.
-            kind = str(getattr(part, "layer_kind", type(part).__name__))
-            owners.append(_Owner(path or kind, kind, tuple(names), count))
+            owners.append(_Owner(path or kind_of(module), kind_of(part), tuple(names), count))
     return owners
 
 

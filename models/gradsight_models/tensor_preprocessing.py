@@ -1,7 +1,7 @@
 """Tensors handed on as they are: what programs and recipes read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from gradsight_models.columns import Chunk, Chunks, Column, ColumnKind, Encoded
+
+_MASK = "attention_mask"
+_UNCOUNTED = -100
+"""Where no token follows, as `Encoded.targets` says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class TensorPreprocessing:
     """In the order of `forward`; shapes are those of train's rows, so without None."""
     sources: tuple[tuple[int, ...], ...]
     """Places of the columns of each input: one tensor, or numbers side by side."""
+    foreseen: int | None = None
+    """Place of the input of tokens whose next ones are the expected output; None: the target is a column."""
     kind: str = field(default="tensors", init=False)
 
     @classmethod
@@ -54,16 +60,33 @@ class TensorPreprocessing:
             sources=sources,
         )
 
+    def foreseeing(self) -> Self:
+        """The same for a language model: the first input of tokens holds the expected output, one place on.
+
+        Places that an input `attention_mask` leaves out do not count. Raises ValueError without an input of tokens.
+        """
+        for place, wanted in enumerate(self.inputs):
+            if len(wanted.shape) == 1 and np.dtype(wanted.dtype).kind in "iu" and wanted.name != _MASK:
+                return replace(self, foreseen=place)
+        raise ValueError("got no input of tokens, allowed: integers [rows, tokens]")
+
     def encode(self, columns: Chunk) -> Encoded:
         """One tensor for each input, [rows, *shape]. Raises ValueError that names row and column."""
         if len(columns) != len(self.columns):
             raise ValueError(f"got {len(columns)} columns, allowed: the {len(self.columns)} of training")
-        return Encoded(
-            inputs=tuple(
-                _tensor(wanted, [(self.columns[place], columns[place]) for place in source])
-                for wanted, source in zip(self.inputs, self.sources, strict=True)
-            )
+        inputs = tuple(
+            _tensor(wanted, [(self.columns[place], columns[place]) for place in source])
+            for wanted, source in zip(self.inputs, self.sources, strict=True)
         )
+        return Encoded(inputs=inputs, targets=None if self.foreseen is None else self._next_tokens(inputs))
+
+    def _next_tokens(self, inputs: Sequence[Tensor]) -> Tensor:
+        assert self.foreseen is not None
+        following = inputs[self.foreseen][:, 1:].long()
+        for wanted, values in zip(self.inputs, inputs, strict=True):
+            if wanted.name == _MASK and values.shape == inputs[self.foreseen].shape:
+                following = following.masked_fill(values[:, 1:] == 0, _UNCOUNTED)
+        return torch.nn.functional.pad(following, (0, 1), value=_UNCOUNTED)
 
     def to_json(self) -> dict[str, Any]:
         """`inputs` in the order of the model: name, dtype and shape of a row, and the names of its columns."""
@@ -76,7 +99,8 @@ class TensorPreprocessing:
             }
             for wanted, source in zip(self.inputs, self.sources, strict=True)
         ]
-        return {"kind": self.kind, "columns": list(self.columns), "inputs": inputs}
+        document = {"kind": self.kind, "columns": list(self.columns), "inputs": inputs}
+        return document if self.foreseen is None else {**document, "foreseen": self.foreseen}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -91,6 +115,7 @@ class TensorPreprocessing:
             sources=tuple(
                 tuple(columns.index(name) for name in wanted["columns"]) for wanted in document["inputs"]
             ),
+            foreseen=document.get("foreseen"),
         )
 
 

@@ -161,6 +161,8 @@ def _fill_optimizer(optimizer: spec_pb2.OptimizerSpec, own: ModelDefaults) -> No
     algorithm = optimizer.WhichOneof("algorithm")
     assert algorithm
     _default(getattr(optimizer, algorithm), **_OPTIMIZER_OPTIONS[algorithm])
+    if algorithm == "muon":
+        _default(optimizer.muon, adamw_learning_rate=own.learning_rate)
     _default(
         optimizer,
         learning_rate=_LEARNING_RATES.get(algorithm, own.learning_rate),

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from torch import nn
 
 import gradsight
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_models import load_result
+from gradsight_models.program import export_program
 from gradsight_service.defaults import with_defaults
 from gradsight_worker.training.channel import (
     AttemptChannel,
@@ -67,7 +69,8 @@ class Outcome:
 
     @property
     def test(self) -> event_pb2.EvaluationCompleted:
-        return next(e for e in self.events("evaluation_completed") if e.split == state_pb2.SPLIT_TEST)
+        evaluations: list[event_pb2.EvaluationCompleted] = self.events("evaluation_completed")
+        return next(event for event in evaluations if event.split == state_pb2.SPLIT_TEST)
 
     @property
     def lines(self) -> list[str]:
@@ -273,7 +276,93 @@ def test_a_language_model_learns_what_comes_next(phrases: Path, tmp_path: Path) 
     prepared = outcome.events("data_prepared")[0]
     assert outcome.test.loss < prepared.prior_loss / 2
     assert outcome.test.perplexity == pytest.approx(np.exp(outcome.test.loss), rel=1e-4)
-    assert outcome.result.generate("please take", tokens=4).startswith("please take back")
+    assert outcome.result.generate("please take", tokens=4).startswith(" back the")
+
+
+class Towers(nn.Module):
+    """Two inputs, batch norm and dropout: what a user brings along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 8)
+        self.numbers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1))
+        self.output = nn.Linear(16, 2)
+
+    def forward(self, tokens: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Class scores."""
+        scores: torch.Tensor = self.output(
+            torch.cat([self.words(tokens).mean(dim=1), self.numbers(numbers)], dim=1)
+        )
+        return scores
+
+
+def program_plan(plan: TrainingPlan, module: nn.Module, example: Any) -> TrainingPlan:
+    exported = export_program(module, example)
+    graph, weights = plan.directory / "graph.json", plan.directory / "weights.safetensors"
+    graph.write_bytes(exported.graph)
+    weights.write_bytes(exported.weights)
+    return replace(plan, graph=graph, weights=weights)
+
+
+PROGRAM = {"program": {"graph": f"sha256:{'0' * 64}", "weights": f"sha256:{'1' * 64}"}}
+
+
+def test_a_module_of_the_users_own_learns_from_two_inputs(tmp_path: Path) -> None:
+    tokens = DICE.integers(0, 20, size=(500, 5))
+    numbers = DICE.normal(size=(500, 3)).astype(np.float32)
+    target = ((tokens < 8).sum(axis=1) + numbers[:, 0] > 2).astype(np.int64)
+    path = tmp_path / "rows.safetensors"
+    safetensors.numpy.save_file({"tokens": tokens, "numbers": numbers, "above": target}, path)
+    torch.manual_seed(3)
+    module = Towers()
+    spec = {"model": PROGRAM, "data": {"target": "above", "batch_size": 32}, "budget": {"epochs": 15}}
+    plan = plan_of(tmp_path / "run", {**spec, "optimizer": {"learning_rate": 0.01}}, path)
+    outcome = train(program_plan(plan, module, (torch.tensor(tokens[:4]), torch.tensor(numbers[:4]))))
+    assert outcome.test.error_ratio < 0.15
+    kinds = {layer.path: layer.kind for layer in outcome.events("model_built")[0].layers}
+    assert kinds["numbers.1"] == "BatchNorm1d"
+    (answer,) = outcome.result.predict([{"tokens": tokens[0], "numbers": numbers[0]}])
+    assert answer.label in ("0", "1")
+
+
+class NextToken(nn.Module):
+    """A small language model of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 16)
+        self.mix = nn.Linear(16, 32)
+        self.output = nn.Linear(32, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Scores [rows, tokens, 11]."""
+        scores: torch.Tensor = self.output(torch.relu(self.mix(self.embedding(tokens))))
+        return scores
+
+
+def test_a_language_model_of_the_users_own_learns_what_comes_next(tmp_path: Path) -> None:
+    # A line begins anywhere, in one of many ways, and goes on by threes.
+    tokens = (DICE.integers(0, 11, size=(400, 1)) + 3 * np.arange(12)) % 11
+    tokens[:, :3] = DICE.integers(0, 11, size=(400, 3))
+    path = tmp_path / "tokens.safetensors"
+    ids = np.arange(400)
+    safetensors.numpy.save_file({"tokens": tokens, "number": ids}, path)
+    spec = {"model": PROGRAM, "objective": "causal_language_model", "budget": {"epochs": 12}}
+    spec |= {"data": {"inputs": ["tokens"], "id": "number"}, "optimizer": {"learning_rate": 0.03}}
+    plan = plan_of(tmp_path / "run", spec, path)
+    outcome = train(program_plan(plan, NextToken(), torch.tensor(tokens[:4])))
+    assert outcome.status == ExitStatus.SUCCEEDED, outcome.messages[-1]
+    # Three of eleven places cannot be foreseen.
+    assert outcome.test.error_ratio < 0.3
+    assert outcome.test.error_ratio < outcome.events("data_prepared")[0].prior_error_ratio / 2
+
+
+def test_onnx_is_written_on_request(table: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    spec = table_spec("kind", result={"onnx": True}, budget={"epochs": 1})
+    outcome = train(plan_of(tmp_path / "run", spec, table))
+    assert outcome.status == ExitStatus.SUCCEEDED, outcome.messages[-1]
+    assert outcome.files["model.onnx"].stat().st_size > 1000
 
 
 def test_a_job_begins_with_the_weights_of_another(table: Path, tmp_path: Path) -> None:

@@ -1256,24 +1256,30 @@ global___Adafactor = Adafactor
 
 @typing.final
 class Muon(google.protobuf.message.Message):
-    """Orthogonalised momentum for matrices; AdamW, with its own defaults and the architecture's learning rate, for everything else."""
+    """Orthogonalised momentum for the matrices of hidden layers; AdamW, with its own defaults, for everything else."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MOMENTUM_FIELD_NUMBER: builtins.int
     ITERATIONS_FIELD_NUMBER: builtins.int
+    ADAMW_LEARNING_RATE_FIELD_NUMBER: builtins.int
     momentum: builtins.float
     """Momentum, 0 to below 1. Default 0.95."""
     iterations: builtins.int
     """Newton-Schulz iterations of the orthogonalisation, 1 to 20. Default 5."""
+    adamw_learning_rate: builtins.float
+    """Largest learning rate of the part that is AdamW, above 0 to 1000; the schedule moves both alike. Default: the architecture's for AdamW."""
     def __init__(
         self,
         *,
         momentum: builtins.float | None = ...,
         iterations: builtins.int | None = ...,
+        adamw_learning_rate: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_iterations", b"_iterations", "_momentum", b"_momentum", "iterations", b"iterations", "momentum", b"momentum"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_iterations", b"_iterations", "_momentum", b"_momentum", "iterations", b"iterations", "momentum", b"momentum"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_adamw_learning_rate", b"_adamw_learning_rate", "_iterations", b"_iterations", "_momentum", b"_momentum", "adamw_learning_rate", b"adamw_learning_rate", "iterations", b"iterations", "momentum", b"momentum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_adamw_learning_rate", b"_adamw_learning_rate", "_iterations", b"_iterations", "_momentum", b"_momentum", "adamw_learning_rate", b"adamw_learning_rate", "iterations", b"iterations", "momentum", b"momentum"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_adamw_learning_rate", b"_adamw_learning_rate"]) -> typing.Literal["adamw_learning_rate"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_iterations", b"_iterations"]) -> typing.Literal["iterations"] | None: ...
     @typing.overload

@@ -39,7 +39,7 @@ TORCHS_OWN: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     "adafactor": torch.optim.Adafactor,
 }
-MUON = spec_pb2.OptimizerSpec(muon=spec_pb2.Muon(momentum=0.95, iterations=5))
+MUON = spec_pb2.OptimizerSpec(muon=spec_pb2.Muon(momentum=0.95, iterations=5, adamw_learning_rate=1e-3))
 
 
 def network() -> nn.Module:
@@ -229,7 +229,9 @@ def test_a_model_that_cannot_be_trained_is_refused_by_name() -> None:
 def test_muons_update_of_a_matrix_has_singular_values_near_one(
     stepper: Callable[..., Stepper], iterations: int
 ) -> None:
-    optimizer = spec_pb2.OptimizerSpec(muon=spec_pb2.Muon(momentum=0.0, iterations=iterations))
+    optimizer = spec_pb2.OptimizerSpec(
+        muon=spec_pb2.Muon(momentum=0.0, iterations=iterations, adamw_learning_rate=1e-3)
+    )
     spec = spec_of(optimizer, rate=1.0)
     spec.optimizer.weight_decay = 0.0
     made = stepper(nn.Linear(7, 3), spec)

@@ -25,7 +25,7 @@ OPTIMIZERS = {
     "adafactor": spec_pb2.OptimizerSpec(
         adafactor=spec_pb2.Adafactor(beta2_decay=-0.8, clipping_threshold=1.0)
     ),
-    "muon": spec_pb2.OptimizerSpec(muon=spec_pb2.Muon(momentum=0.95, iterations=5)),
+    "muon": spec_pb2.OptimizerSpec(muon=spec_pb2.Muon(momentum=0.95, iterations=5, adamw_learning_rate=1e-3)),
 }
 FEATURES: dict[str, set[str]] = {
     "plain": set(),

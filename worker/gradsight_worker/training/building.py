@@ -3,12 +3,20 @@
 import torch
 from torch import nn
 
-from gradsight_models import Layer, layers_of, load_state, state_of
+from gradsight_models import (
+    Layer,
+    example_inputs,
+    export_onnx,
+    layers_of,
+    load_state,
+    normalizes_over_batches,
+    state_of,
+)
 from gradsight_worker.training.data.batches import derive_seed
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import TrainingPlan
 from gradsight_worker.training.preparation import Prepared
-from gradsight_worker.training.randomness import seed_everything
+from gradsight_worker.training.randomness import random_state, restore_random_state, seed_everything
 
 
 def build_model(prepared: Prepared, plan: TrainingPlan) -> tuple[nn.Module, list[Layer]]:
@@ -28,6 +36,8 @@ def build_model(prepared: Prepared, plan: TrainingPlan) -> tuple[nn.Module, list
         load_state(model, state_of(prepared.start.module))
     _require_float32(model, field)
     _require_rows_for_batch_norm(model, prepared, plan)
+    if plan.spec.result.onnx:
+        _require_onnx(model, prepared, plan)
     return model.to(prepared.device).train(), layers_of(model)
 
 
@@ -49,9 +59,21 @@ def _require_float32(model: nn.Module, field: str) -> None:
 def _require_rows_for_batch_norm(model: nn.Module, prepared: Prepared, plan: TrainingPlan) -> None:
     parts = max(1, plan.spec.optimizer.accumulation_steps)
     smallest = min(len(prepared.train), plan.spec.data.batch_size) // parts
-    if smallest < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if smallest < 2 and normalizes_over_batches(model):
         raise TrainingFailed.by_spec(
             f"batch normalization needs at least 2 rows in a step and in each of its parts, got {smallest}; raise the "
             f"batch size or choose another normalization",
             field="data.batch_size",
         )
+
+
+def _require_onnx(model: nn.Module, prepared: Prepared, plan: TrainingPlan) -> None:
+    """Write the model as ONNX once before it is trained: better refused now than after hours."""
+    randomness = random_state(prepared.device)
+    try:
+        inputs = example_inputs(prepared.splits.train.columns, prepared.preprocessing)
+        export_onnx(model, inputs, plan.directory / "rehearsed.onnx").unlink()
+    except ValueError as error:
+        raise TrainingFailed.by_spec(str(error), field="result.onnx") from error
+    finally:
+        restore_random_state(randomness, prepared.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradsight.v1 import event_pb2
+from gradsight_models import normalizes_over_batches
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.state import TrainingState
@@ -32,8 +33,7 @@ class MicroBatches:
     def __init__(self, *, state: TrainingState, model: nn.Module, objective: Objective) -> None:
         self._state = state
         self._objective = objective
-        over_batches = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        self._smallest = 2 if over_batches else 1
+        self._smallest = 2 if normalizes_over_batches(model) else 1
 
     def split(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Iterable[Part]:
         """The batch in parts of nearly equal sizes, in order."""

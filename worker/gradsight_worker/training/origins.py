@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from gradsight_models import ARCHITECTURES, BuiltinSource, ModelSource
+from gradsight_models.program import ProgramSource
 from gradsight_models.recipes import RecipeRefused, RecipeSource
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import TrainingPlan
@@ -19,8 +20,6 @@ def source_of(plan: TrainingPlan) -> ModelSource:
         if kind == "program":
             assert plan.graph is not None
             assert plan.weights is not None
-            from gradsight_models.program import ProgramSource
-
             return ProgramSource(plan.graph.read_bytes(), plan.weights)
         if kind == "recipe":
             return RecipeSource(model.recipe.name, dict(model.recipe.options))

@@ -19,6 +19,7 @@ from gradsight_models import (
     Outputs,
     Preprocessing,
     ResultError,
+    TensorPreprocessing,
     load_result,
 )
 from gradsight_worker.training.answers import HeldOut
@@ -60,8 +61,8 @@ def prepare(plan: TrainingPlan, source: ModelSource) -> Prepared:
     device = torch.device(plan.device)
     splits = _read_splits(plan, source)
     start = _load_start(plan.start_weights, source, splits) if plan.start_weights else None
-    preprocessing = start.preprocessing if start else _fit(source, splits.train)
-    outputs = start.outputs if start else fit_outputs(plan.spec, splits, preprocessing)
+    preprocessing = start.preprocessing if start else _fit(plan, source, splits.train)
+    outputs = start.outputs if start else fit_outputs(plan.spec, splits, source, preprocessing)
     if start:
         require_known(outputs, splits, _START)
     baseline = _load(plan.baseline, "baseline", _BASELINE) if plan.baseline else None
@@ -141,9 +142,12 @@ def _read_splits(plan: TrainingPlan, source: ModelSource) -> Splits:
     return split_rows(train, validation, test, data.split)
 
 
-def _fit(source: ModelSource, train: Rows) -> Preprocessing:
+def _fit(plan: TrainingPlan, source: ModelSource, train: Rows) -> Preprocessing:
     try:
-        return source.fit(train.columns, train.chunks)
+        fitted = source.fit(train.columns, train.chunks)
+        if target_kind_of(plan.spec.objective) is None and isinstance(fitted, TensorPreprocessing):
+            return fitted.foreseeing()
+        return fitted
     except ValueError as error:
         raise TrainingFailed.by_data(
             f"the model cannot read these columns: {error}", field="data.input_columns"
@@ -153,7 +157,7 @@ def _fit(source: ModelSource, train: Rows) -> Preprocessing:
 def _load_start(directory: Path, source: ModelSource, splits: Splits) -> LoadedModel:
     start = _load(directory, "job to start from", _START)
     theirs, ours = json.dumps(start.source.to_json()), json.dumps(source.to_json())
-    if theirs != ours:
+    if theirs != ours or start.source.files() != source.files():
         raise TrainingFailed.by_spec(
             f"the job to start from has the model {theirs}, this one {ours}; both must have the same",
             field=_START,

@@ -160,7 +160,6 @@ def initial_state(
     parameters: FlatParameters,
     *,
     total_steps: int,
-    adamw_learning_rate: float = 1e-3,
 ) -> TrainingState:
     """The state before the first step.
 
@@ -168,7 +167,6 @@ def initial_state(
         spec: With the service's defaults filled in.
         parameters: The model's, on its device.
         total_steps: Of the whole run.
-        adamw_learning_rate: The architecture's own, for the part of Muon that is AdamW.
 
     Raises:
         TrainingFailed: The device cannot compute as the spec asks.
@@ -178,7 +176,7 @@ def initial_state(
     decay = optimizer.average_decay
     return TrainingState(
         parameters=parameters,
-        optimizer=build_optimizer(optimizer, parameters, adamw_learning_rate=adamw_learning_rate),
+        optimizer=build_optimizer(optimizer, parameters),
         schedule=build_schedule(spec.schedule, peak=optimizer.learning_rate, total_steps=total_steps),
         precision=precision,
         average=AveragedWeights(parameters, decay) if decay else None,

@@ -10,6 +10,7 @@ from gradsight.v1 import spec_pb2
 from gradsight_models import (
     ClassOutputs,
     LabelOutputs,
+    ModelSource,
     NumberOutputs,
     Outputs,
     Preprocessing,
@@ -17,6 +18,7 @@ from gradsight_models import (
     TokenOutputs,
     TokenPreprocessing,
 )
+from gradsight_models.program import ProgramSource
 from gradsight_worker.training.data.rows import TargetKind
 from gradsight_worker.training.data.splits import Splits
 from gradsight_worker.training.errors import TrainingFailed
@@ -36,11 +38,13 @@ def target_kind_of(objective: spec_pb2.ObjectiveSpec) -> TargetKind | None:
     return _TARGET_KINDS[objective.WhichOneof("kind") or "cross_entropy"]
 
 
-def fit_outputs(spec: spec_pb2.JobSpec, splits: Splits, preprocessing: Preprocessing) -> Outputs:
+def fit_outputs(
+    spec: spec_pb2.JobSpec, splits: Splits, source: ModelSource, preprocessing: Preprocessing
+) -> Outputs:
     """Classes and labels of all sides, numbers by train's mean and deviation. Raises TrainingFailed."""
     kind = target_kind_of(spec.objective)
     if kind is None:
-        return _token_outputs(preprocessing)
+        return _token_outputs(source, preprocessing)
     if kind is TargetKind.NUMBER:
         return NumberOutputs.fit(splits.train.target_chunks(), [spec.data.target_column])
     if kind is TargetKind.LABELS:
@@ -71,13 +75,17 @@ def require_known(outputs: Outputs, splits: Splits, field: str) -> None:
                 ) from error
 
 
-def _token_outputs(preprocessing: Preprocessing) -> Outputs:
+def _token_outputs(source: ModelSource, preprocessing: Preprocessing) -> Outputs:
     if isinstance(preprocessing, TokenPreprocessing) and preprocessing.form is TokenForm.LANGUAGE_MODEL:
         return TokenOutputs(preprocessing.size)
+    if isinstance(source, ProgramSource) and len(source.graph.scores.row_shape) == 2:
+        size = source.graph.scores.row_shape[-1]
+        assert isinstance(size, int)
+        return TokenOutputs(size)
     raise TrainingFailed.by_spec(
-        "got causal_language_model with a model whose inputs do not say what comes next, allowed with a language "
-        "model: gpt",
-        field="objective",
+        "got causal_language_model with a model that does not say for each token what comes next, allowed with "
+        "gpt, and with a program whose scores are [rows, tokens, vocabulary]",
+        field="objective.causal_language_model",
     )
 
 

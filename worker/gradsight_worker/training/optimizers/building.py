@@ -9,16 +9,8 @@ from gradsight_worker.training.optimizers.muon import MuonWithAdamW
 from gradsight_worker.training.parameters import FlatParameters
 
 
-def build_optimizer(
-    spec: spec_pb2.OptimizerSpec, parameters: FlatParameters, *, adamw_learning_rate: float = 1e-3
-) -> Optimizer:
-    """The optimizer that the spec names, for these parameters.
-
-    Args:
-        spec: With the service's defaults filled in.
-        parameters: What it updates.
-        adamw_learning_rate: The architecture's own rate: Muon's for everything that is not a matrix.
-    """
+def build_optimizer(spec: spec_pb2.OptimizerSpec, parameters: FlatParameters) -> Optimizer:
+    """The optimizer that the spec, with the service's defaults filled in, names for these parameters."""
     if spec.HasField("sgd"):
         return FusedSgd(spec.sgd, parameters, weight_decay=spec.weight_decay)
     if spec.HasField("adam"):
@@ -31,6 +23,6 @@ def build_optimizer(
             spec.muon,
             parameters,
             weight_decay=spec.weight_decay,
-            adamw_rate_ratio=adamw_learning_rate / spec.learning_rate,
+            adamw_rate_ratio=spec.muon.adamw_learning_rate / spec.learning_rate,
         )
     return FusedAdam(spec.adamw, parameters, weight_decay=spec.weight_decay)
