@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import safetensors.torch
 import torch
 from google.protobuf import text_format
 from tests.e2e.conftest import Datasets, Household, wait_until_saved
@@ -27,10 +28,12 @@ from tests.e2e.conftest import Datasets, Household, wait_until_saved
 from gradsight import (
     ArtifactKind,
     Client,
+    ExportedModel,
     Fault,
     InvalidSpec,
     JobErrorReason,
     JobState,
+    export,
     load_result,
     load_spec,
 )
@@ -210,6 +213,33 @@ def test_no_files_name_makes_it_code(household: Household, canary: Canary, endin
         )
 
 
+@pytest.mark.parametrize("part", ["graph", "weights"])
+def test_no_part_of_a_program_runs_code(household: Household, canary: Canary, part: str) -> None:
+    sound = export(torch.nn.Linear(2, 2), torch.zeros(2, 2))
+    with household.client() as client, Slots(household, client) as slots:
+        rows = slots.upload(SOUND_ROWS, "rows.csv")
+        digests = {
+            "graph": slots.upload(sound.graph, "graph.json", artifact_pb2.ARTIFACT_KIND_GRAPH),
+            "weights": slots.upload(sound.weights, "weights.safetensors", artifact_pb2.ARTIFACT_KIND_WEIGHTS),
+        }
+
+        def spec(digest: str) -> spec_pb2.JobSpec:
+            parts = {**digests, part: digest}
+            model = f'program {{ graph: "{parts["graph"]}" weights: "{parts["weights"]}" }}'
+            return data_spec(rows, "csv", model=model)
+
+        kind = {"graph": artifact_pb2.ARTIFACT_KIND_GRAPH, "weights": artifact_pb2.ARTIFACT_KIND_WEIGHTS}[
+            part
+        ]
+        for payload in PAYLOADS.values():
+            slots.refused(payload(canary), f"{part}.bin", spec, kind)
+        for text in (readable_pickle(canary).decode(), f"__import__('os').system('touch {canary.path}')"):
+            slots.refused(named_in(sound, part, text), f"{part}.bin", spec, kind)
+        ended = client.job(slots.create(spec(digests[part]))).wait(timeout=60)
+        assert ended.state is JobState.SUCCEEDED, ended.error
+        slots.assert_healthy()
+
+
 def test_no_name_runs_code(household: Household, canary: Canary, tmp_path: Path) -> None:
     """Columns, categories and classes may be called anything; what they are called stays a text."""
     calls = [
@@ -323,6 +353,17 @@ def data_spec(digest: str, data_format: str, *, model: str = "") -> spec_pb2.Job
     return text_format.Parse(text, spec_pb2.JobSpec())
 
 
+def named_in(sound: ExportedModel, part: str, text: str) -> bytes:
+    """The part of a program with a text where names and expressions stand."""
+    if part == "graph":
+        operator = next(iter(json.loads(sound.graph)["operators"]))
+        return sound.graph.replace(json.dumps(operator).encode(), json.dumps(text).encode())
+    tensors = safetensors.torch.load(sound.weights)
+    return safetensors.torch.save(
+        {f"{text}{name}": tensor for name, tensor in tensors.items()}, {"code": text}
+    )
+
+
 class Slots:
     """Calls past the client, which would refuse much of it. A context manager."""
 
@@ -363,25 +404,25 @@ class Slots:
     ) -> None:
         """Upload the file and create a job with it: one of both is refused, or the job fails for the file."""
         try:
-            created = self._training.CreateJob(
-                pb.CreateJobRequest(spec=spec(self.upload(content, filename, kind)))
-            )
+            job_id = self.create(spec(self.upload(content, filename, kind)))
         except grpc.RpcError as refusal:
             if refusal.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(refusal.details() or "") < 20:
                 raise
             return
-        ended = self._client.job(created.job.job_id).wait(timeout=60)
+        ended = self._client.job(job_id).wait(timeout=60)
         assert ended.state is JobState.FAILED
         assert ended.error is not None
         assert ended.error.fault in (Fault.DATA, Fault.MODEL, Fault.USER), ended.error
         assert len(ended.error.message) > 20, ended.error
 
+    def create(self, spec: spec_pb2.JobSpec) -> str:
+        """The id of the job. Raises grpc.RpcError."""
+        return self._training.CreateJob(pb.CreateJobRequest(spec=spec)).job.job_id
+
     def assert_healthy(self) -> None:
         """Service and worker still do what they are for."""
-        job = self._training.CreateJob(
-            pb.CreateJobRequest(spec=data_spec(self.upload(SOUND_ROWS, "rows.csv"), "csv"))
-        ).job
-        assert self._client.job(job.job_id).wait(timeout=60).state is JobState.SUCCEEDED
+        job_id = self.create(data_spec(self.upload(SOUND_ROWS, "rows.csv"), "csv"))
+        assert self._client.job(job_id).wait(timeout=60).state is JobState.SUCCEEDED
         assert self._household.process.poll() is None
 
 
