@@ -36,6 +36,8 @@ LOADERS = {
 }
 
 REVIEWED: dict[str, str] = {
+    "tests/unit/test_graph.py": "puts code where a graph has names and numbers, to see it refused",
+    "tests/unit/test_tensor_headers.py": "the first bytes of files that carry code, to see them known",
     "tests/e2e/test_no_code_runs.py": "makes canaries, and proves on one that unpickling would run them",
     "tests/integration/worker/test_worker_forged.py": "makes canaries for the worker's queue",
     "tests/unit/client/test_client_convert.py": "records may be pickled by their user; the bytes are the test's own",

@@ -4,8 +4,8 @@ import functools
 import os
 
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import load as load_weights
 from tests.unit.program_architectures import ARCHITECTURES, FROM_TRANSFORMERS, Architecture
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def pair(name: str) -> tuple[Architecture, nn.Module, Program]:
     """The module as it was exported, and its program with the same weights."""
     module, program = exported(name)
-    weights = safetensors.torch.load(program.weights)
+    weights = load_weights(program.weights)
     module.load_state_dict(weights, strict=False)
     return ALL[name], module, build_program(program.graph, weights)
 
