@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gradsight.v1 import job_pb2, spec_pb2, state_pb2
+from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_service.defaults import with_defaults
+from gradsight_store.commits import read_stored
 
 if TYPE_CHECKING:
     from tests.integration.worker.conftest import RunningWorker, Workshop
@@ -66,6 +67,72 @@ def test_a_drained_run_goes_on_elsewhere_as_if_nothing_had_been(workshop: Worksh
     assert job.attempts[1].resumed_at_step >= 100
     assert job.progress.steps_taken == 1500
     assert _digest(job, WEIGHTS) == _digest(unbroken, WEIGHTS)
+
+
+def test_a_damaged_state_is_passed_over_said_and_let_go(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker()
+    unbroken = workshop.wait_done(workshop.create(network(workshop, steps=1500)), timeout_s=60)
+    ref = workshop.create(network(workshop, steps=1500))
+    workshop.wait_until(ref, "two states", lambda _: len(_checkpoints(workshop, ref)) == 2)
+    workshop.dispatching = False
+    worker.trainer().kill()
+    workshop.wait_until(ref, "the loss", lambda job: job.state == state_pb2.JOB_STATE_QUEUED)
+    newest, older = _checkpoints(workshop, ref)
+    path = workshop.artifacts.local_path("default", newest.digest)
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+    workshop.dispatching = True
+    job = workshop.wait_done(ref, timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
+    (rewound,) = [e.attempt_rewound for e in workshop.events(ref) if e.HasField("attempt_rewound")]
+    assert rewound.resumed_at_step == job.attempts[1].resumed_at_step == older.step
+    assert "damaged" in rewound.message
+    assert not workshop.artifacts.exists("default", newest.digest)
+    assert _digest(job, WEIGHTS) == _digest(unbroken, WEIGHTS)
+
+
+def test_a_job_that_was_extended_ends_as_if_it_had_been_that_long(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker()
+    whole, first = (network(workshop, steps=steps) for steps in (300, 200))
+    for spec in (whole, first):
+        spec.schedule.Clear()
+        spec.schedule.constant.SetInParent()
+        spec.schedule.warmup_fraction = 0.0
+    unbroken = workshop.wait_done(workshop.create(whole), timeout_s=60)
+    started = workshop.wait_done(workshop.create(first), timeout_s=60)
+    whole.start.extended_job_id = started.job_id
+    ref = workshop.create(whole)
+    job = workshop.wait_done(ref, timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, f"{job.error} {worker.log()}"
+    assert (job.attempts[0].resumed_at_step, job.progress.steps_taken) == (200, 100)
+    assert _digest(job, WEIGHTS) == _digest(unbroken, WEIGHTS)
+    assert job.summary.test == unbroken.summary.test
+
+
+def test_another_rate_is_not_a_longer_run(workshop: Workshop) -> None:
+    workshop.start_real_worker()
+    started = workshop.wait_done(workshop.create(network(workshop, steps=20)), timeout_s=60)
+    spec = network(workshop, steps=40)
+    spec.optimizer.learning_rate = 0.5
+    spec.start.extended_job_id = started.job_id
+    job = workshop.wait_done(workshop.create(spec), timeout_s=60)
+    assert job.error.field == "start.extended_job_id"
+    assert "optimizer.learning_rate" in job.error.message
+
+
+def test_a_job_begins_with_the_weights_of_another(workshop: Workshop) -> None:
+    worker = workshop.start_real_worker()
+    started = workshop.wait_done(workshop.create(network(workshop, steps=200)), timeout_s=60)
+    spec = network(workshop, steps=1)
+    spec.optimizer.learning_rate = 1e-9
+    spec.start.weights_job_id = started.job_id
+    job = workshop.wait_done(workshop.create(spec), timeout_s=60)
+    assert job.state == state_pb2.JOB_STATE_SUCCEEDED, f"{job.error} {worker.log()}"
+    assert (job.attempts[0].resumed_at_step, job.progress.step) == (0, 1)
+    assert job.summary.test.loss == pytest.approx(started.summary.test.loss, rel=1e-4)
 
 
 def test_rows_that_cannot_be_used_are_the_datas_fault(workshop: Workshop) -> None:
@@ -133,6 +200,11 @@ def _wait_for_checkpoint(workshop: Workshop, ref: JobRef, attempt: int, worker: 
     }:
         assert time.monotonic() < deadline, worker.log()
         time.sleep(0.005)
+
+
+def _checkpoints(workshop: Workshop, ref: JobRef) -> list[artifact_pb2.Artifact]:
+    """Those that an attempt could resume from, newest first."""
+    return list(workshop.store.run(read_stored(ref)).record.checkpoints)
 
 
 def _digest(job: job_pb2.Job, filename: str) -> str:
