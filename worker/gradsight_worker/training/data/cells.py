@@ -1,5 +1,6 @@
 """Where the cells of a column lie: in memory, in a table of Arrow batches, or in a file of tensors."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,21 +87,24 @@ class ArrowTable:
     def __len__(self) -> int:
         return self._rows
 
-    def parts(self, column: int, rows: Selection) -> Iterator[pa.Array]:
-        """The cells of these rows, one array for each batch that they lie in."""
+    def parts(self, column: int, rows: Selection) -> Iterator[tuple[pa.Array, Selection]]:
+        """Whole columns of the batches that these rows lie in, and the places of the rows there."""
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(self._rows)
             while start < stop:
                 number, place = divmod(start, self._length)
                 taken = min(stop - start, self._length - place)
-                yield self._batch(number).column(column).slice(place, taken)
+                yield self._batch(number).column(column), slice(place, place + taken)
                 start += taken
             return
+        if self._rows <= self._length:
+            yield self._batch(0).column(column), rows
+            return
         numbers, places = np.divmod(rows, self._length)
-        cuts = np.flatnonzero(np.diff(numbers)) + 1
-        for part in np.split(np.arange(len(rows)), cuts):
-            if len(part):
-                yield self._batch(int(numbers[part[0]])).column(column).take(pa.array(places[part]))
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
+        for start, stop in itertools.pairwise(cuts):
+            if start < stop:
+                yield self._batch(int(numbers[start])).column(column), places[start:stop]
 
     def release(self) -> None:
         """Let go of the file's pages."""
@@ -120,7 +124,7 @@ class ArrowCells:
 
     def gather(self, rows: Selection) -> npt.NDArray[Any]:
         """As `Cells.gather`."""
-        parts = [_to_numpy(part) for part in self.table.parts(self.column, rows)]
+        parts = [_to_numpy(cells, places) for cells, places in self.table.parts(self.column, rows)]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
@@ -130,11 +134,18 @@ class ArrowCells:
         self.table.release()
 
 
-def _to_numpy(cells: pa.Array) -> npt.NDArray[Any]:
-    if pa.types.is_list(cells.type):
-        lists = np.empty(len(cells), dtype=object)
-        lists[:] = [None if cell is None else tuple(cell) for cell in cells.to_pylist()]
-        return lists
-    values: npt.NDArray[Any] = cells.to_numpy(zero_copy_only=False)
-    # Numbers without gaps come as a view of the table.
-    return values if values.flags.writeable else values.copy()
+def _to_numpy(cells: pa.Array, places: Selection) -> npt.NDArray[Any]:
+    if pa.types.is_floating(cells.type):
+        numbers: npt.NDArray[Any] = cells.to_numpy(zero_copy_only=False)[places]
+        # A slice may be a view of the table.
+        return numbers.copy() if isinstance(places, slice) else numbers
+    if isinstance(places, slice):
+        cells = cells.slice(places.start, places.stop - places.start)
+    else:
+        cells = cells.take(pa.array(places))
+    if not pa.types.is_list(cells.type):
+        texts: npt.NDArray[Any] = cells.to_numpy(zero_copy_only=False)
+        return texts
+    lists = np.empty(len(cells), dtype=object)
+    lists[:] = [None if cell is None else tuple(cell) for cell in cells.to_pylist()]
+    return lists

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from io import TextIOWrapper
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -35,6 +36,10 @@ class CsvFile:
         require_lines(file, header=True)
         self._file = file
         self._header = _header(file)
+        self._block: pa.RecordBatch | None = None
+        """All texts of a small file, once they were cut."""
+        self._numbers: dict[str, pa.Array] = {}
+        """Its columns of numbers, once they were looked at."""
 
     def names(self, expected: Sequence[str]) -> Sequence[str]:
         """The header."""
@@ -44,8 +49,10 @@ class CsvFile:
         """As `TableFile.survey`."""
         surveys = {name: Survey() for name in names}
         for _, columns in self._texts(names):
-            for survey, cells in zip(surveys.values(), columns, strict=True):
-                _look(cells, survey)
+            for name, cells in zip(names, columns, strict=True):
+                numbers = _look(cells, surveys[name])
+                if numbers is not None and self._block is not None:
+                    self._numbers[name] = numbers
         return surveys
 
     def blocks(self, wanted: Sequence[Wanted]) -> Iterator[list[pa.Array]]:
@@ -60,7 +67,8 @@ class CsvFile:
             return pc.if_else(pc.equal(cells, ""), None, cells)
         if column.kind is not CellKind.NUMBER:
             return cells
-        numbers = _numbers(cells)
+        numbers = self._numbers.get(column.name)
+        numbers = _numbers(cells) if numbers is None else numbers
         bad = _first_word(cells) if numbers is None else _first_infinite(numbers)
         if bad is not None:
             raise bad_cell(self._file, first + bad + 1, column.name, cells[bad].as_py(), NUMBER_EXPECTED)
@@ -78,9 +86,12 @@ class CsvFile:
 
     def _fast(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Blocks by pyarrow. Raises its errors."""
+        if self._block is not None and set(names) <= set(self._block.schema.names):
+            yield self._block
+            return
         size = self._file.path.stat().st_size
         small = size <= _SMALL
-        types = dict.fromkeys(names, pa.string())
+        types = dict.fromkeys(self._header if small else names, pa.string())
         options = {
             "read_options": pa.csv.ReadOptions(use_threads=False, block_size=size + 1 if small else _BLOCK),
             "parse_options": pa.csv.ParseOptions(newlines_in_values=True),
@@ -90,9 +101,14 @@ class CsvFile:
         }
         with pa.OSFile(str(self._file.path)) as data:
             if small:
-                yield from pa.csv.read_csv(data, **options).to_batches()
+                yield from self._kept(pa.csv.read_csv(data, **options))
             else:
                 yield from pa.csv.open_csv(data, **options)
+
+    def _kept(self, table: pa.Table) -> Sequence[pa.RecordBatch]:
+        batches = table.combine_chunks().to_batches()
+        self._block = batches[0] if len(batches) == 1 else None
+        return batches
 
     def _walked(self, names: Sequence[str], done: int) -> Iterator[tuple[int, list[pa.Array]]]:
         """Blocks by walking on after `done` rows. Raises TrainingFailed at a row that is ragged or not UTF-8."""
@@ -151,16 +167,18 @@ def _require_utf8(record: list[str], row: int, file: DataFile) -> None:
             )
 
 
-def _look(cells: pa.Array, survey: Survey) -> None:
+def _look(cells: pa.Array, survey: Survey) -> pa.Array | None:
+    """Survey them; their numbers, where they are nothing else."""
     numbers = _numbers(cells)
     if numbers is not None:
         survey.add_numbers(len(cells) - numbers.null_count, numbers.null_count)
-        return
+        return numbers
     survey.add_words(
         cells,
         numbers=int(pc.sum(pc.match_substring_regex(cells, _NUMBER)).as_py() or 0),
         missing=int(pc.sum(_is_missing(cells)).as_py() or 0),
     )
+    return None
 
 
 def _numbers(cells: pa.Array) -> pa.Array | None:
@@ -197,5 +215,5 @@ def _first_word(cells: pa.Array) -> int | None:
 
 
 def _first_infinite(numbers: pa.Array) -> int | None:
-    found = pc.index(pc.is_inf(numbers), True).as_py()
-    return found if found >= 0 else None
+    found = np.flatnonzero(np.isinf(numbers.to_numpy(zero_copy_only=False)))
+    return int(found[0]) if len(found) else None

@@ -121,7 +121,8 @@ def _is_numeric(survey: Survey) -> bool:
 
 def _found(table: TableFile, present: Sequence[str], roles: Roles, file: DataFile) -> list[Wanted]:
     """Columns of numbers and, for tables, of few different words."""
-    candidates = [name for name in present if name not in roles.reserved]
+    reserved = roles.reserved
+    candidates = [name for name in present if name not in reserved]
     found = []
     for name, survey in table.survey(candidates).items() if candidates else ():
         if survey.is_numeric:
