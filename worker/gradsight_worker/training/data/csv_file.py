@@ -106,7 +106,7 @@ class CsvFile:
                 yield from pa.csv.open_csv(data, **options)
 
     def _kept(self, table: pa.Table) -> Sequence[pa.RecordBatch]:
-        batches = table.combine_chunks().to_batches()
+        batches: list[pa.RecordBatch] = table.combine_chunks().to_batches()
         self._block = batches[0] if len(batches) == 1 else None
         return batches
 
