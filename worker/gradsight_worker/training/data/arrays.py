@@ -27,7 +27,7 @@ from gradsight_worker.training.plan import DataFile
 
 Array = npt.NDArray[Any]
 
-_CHECKED_BYTES = 4 << 20
+_CHECKED_BYTES = 2 << 20
 _NO_CATEGORY = "(none)"
 _ZERO_OR_ONE = "0 or 1"
 

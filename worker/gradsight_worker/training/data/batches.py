@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gradsight_worker.training.data.encoding import Batch, EncodedRows
 
+_MOST_CUTS = 65_536
+
 
 class TrainingBatches:
     """Encoded training rows, shuffled anew for every epoch.
@@ -25,7 +27,9 @@ class TrainingBatches:
         alone = batch_size > 1 and self._rows > 1 and self._rows % batch_size == 1
         self.steps_per_epoch = max(1, -(-self._rows // batch_size) - alone)
         self._epoch = -1
-        self._order: Sequence[Tensor] = ()
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._cut: Sequence[Tensor] = ()
+        """The order by steps, where they are not too many to keep."""
         self._ahead = _Ahead(encoded) if encoded.is_streamed else None
 
     def fetch(self, step: int) -> Batch:
@@ -49,14 +53,19 @@ class TrainingBatches:
         epoch, place = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
-        return self._order[place]
+        if self._cut:
+            return self._cut[place]
+        start = place * self._batch_size
+        is_last = place == self.steps_per_epoch - 1
+        return self._order[start : self._rows if is_last else start + self._batch_size]
 
     def _shuffle(self, epoch: int) -> None:
         generator = torch.Generator().manual_seed(derive_seed(self._seed, f"epoch {epoch}"))
-        order = torch.randperm(self._rows, generator=generator).to(self._encoded.index_device)
-        cuts = range(self._batch_size, self._batch_size * self.steps_per_epoch, self._batch_size)
-        self._order = order.tensor_split(list(cuts))
+        self._order = torch.randperm(self._rows, generator=generator).to(self._encoded.index_device)
         self._epoch = epoch
+        if self.steps_per_epoch <= _MOST_CUTS:
+            cuts = range(self._batch_size, self._batch_size * self.steps_per_epoch, self._batch_size)
+            self._cut = self._order.tensor_split(list(cuts))
 
 
 class _Ahead:

@@ -23,8 +23,8 @@ from gradsight_worker.training.plan import DataFile
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 """Cells of a column of numbers that have no value."""
-_SMALL = 8 << 20
-_BLOCK = 4 << 20
+_SMALL = 4 << 20
+_BLOCK = 512 << 10
 _WALKED = 2048
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 

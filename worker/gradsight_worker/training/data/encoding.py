@@ -1,5 +1,6 @@
-"""Rows to tensors: on the device where they fit, else in mapped files that are read as they are needed."""
+"""Rows to tensors: on the device where they fit, else in files that are read as they are needed."""
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,14 @@ from torch import Tensor
 from gradsight_models.columns import Encoded
 from gradsight_models.outputs import Outputs
 from gradsight_models.preprocessing import Preprocessing
-from gradsight_worker.training.data.mapped import Bytes, MappedFile, scratch_file
+from gradsight_worker.training.data.mapped import Bytes, scratch_file
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.errors import TrainingFailed
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 """Inputs and targets, rows first."""
 
-_READ_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
 _RESIDENT_TARGETS = 8
 """Targets of so many bytes a row stay in memory whatever the inputs do: no more than the rows' order takes."""
 
@@ -91,7 +92,7 @@ def encode_rows(
         outputs: Fitted; make the targets, unless the inputs hold them.
         device: Where batches are wanted.
         scratch: Directory for what does not fit; made when it is needed.
-        memory_bytes: What the tensors may take on the device; beyond it they lie in mapped files.
+        memory_bytes: What the tensors may take on the device; beyond it they lie in files.
 
     Raises:
         TrainingFailed: With the row and the column that cannot be encoded.
@@ -147,7 +148,7 @@ class ResidentRows(EncodedRows):
 
 
 class StreamedRows(EncodedRows):
-    """Rows in mapped files; targets in memory where they are small."""
+    """Rows in files; targets in memory where they are small."""
 
     is_streamed = True
     index_device = torch.device("cpu")
@@ -207,29 +208,41 @@ class StreamedRows(EncodedRows):
 
 
 class _FileColumn:
-    """One tensor in a mapped file, a row's bytes one after the other."""
+    """One tensor in a file, a row's bytes one after the other.
+
+    Read by calls and not mapped: the kernel maps hundreds of KiB around each row that is touched here or there.
+    """
 
     def __init__(self, file: BinaryIO, spec: InputSpec) -> None:
         self.spec = spec
-        self._file = MappedFile(file)
-        self._bytes: Bytes = self._file.bytes.reshape(-1, _row_bytes(spec))
-        self.read_length = max(1, _READ_BYTES // _row_bytes(spec))
+        self._file = file
+        self._row_bytes = _row_bytes(spec)
+        self._length = file.seek(0, os.SEEK_END) // self._row_bytes
+        self.read_length = max(1, _READ_BYTES // self._row_bytes)
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._length
 
     def gather(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
-        """These rows, in memory of their own; the file's pages are let go of."""
+        """These rows, in memory of their own."""
         if isinstance(rows, slice):
-            found = self._bytes[rows].copy()
+            start, stop, _ = rows.indices(self._length)
+            found = np.empty((stop - start, self._row_bytes), dtype=np.uint8)
+            self._read(found.reshape(-1), start * self._row_bytes)
         else:
-            found = np.empty((len(rows), self._bytes.shape[1]), dtype=np.uint8)
-            for start in range(0, len(rows), self.read_length):
-                part = rows[start : start + self.read_length]
-                np.take(self._bytes, part, axis=0, out=found[start : start + self.read_length], mode="clip")
-                self._file.release()
-        self._file.release()
+            found = np.empty((len(rows), self._row_bytes), dtype=np.uint8)
+            for row, place in zip(found, rows.tolist(), strict=True):
+                self._read(row, place * self._row_bytes)
         return torch.from_numpy(found).view(self.spec.dtype).view(-1, *self.spec.shape)
+
+    def _read(self, into: Bytes, offset: int) -> None:
+        done = 0
+        while done < len(into):
+            # A single call gives at most 2 GiB.
+            got = os.preadv(self._file.fileno(), [into[done:].data], offset + done)
+            if not got:
+                raise OSError("a file of encoded rows ends too soon")
+            done += got
 
 
 class _Writer:

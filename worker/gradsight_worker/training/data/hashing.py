@@ -24,6 +24,7 @@ from gradsight_models.columns import Chunk
 from gradsight_worker.training.data.rows import Rows
 
 Hashes = npt.NDArray[np.uint64]
+Bytes = bytes | memoryview
 
 _MISSING = (2**32 - 1).to_bytes(4, "little")
 
@@ -60,22 +61,19 @@ def _is_number(column: npt.NDArray[Any]) -> bool:
     return column.dtype == np.float64 and column.ndim == 1
 
 
-def _number_cells(columns: Sequence[npt.NDArray[Any]]) -> list[bytes]:
+def _number_cells(columns: Sequence[npt.NDArray[Any]]) -> Iterable[Bytes]:
     """Neighbours together: the numbers of a row, one after the other."""
-    numbers = np.stack(columns, axis=1).astype("<f8")
-    return _row_bytes(_one_zero_one_nan(numbers))
+    return _row_bytes(_one_zero_one_nan(np.stack(columns, axis=1)))
 
 
-def _other_cells(column: npt.NDArray[Any]) -> list[bytes]:
+def _other_cells(column: npt.NDArray[Any]) -> Iterable[Bytes]:
     if column.dtype == np.object_:
         return _list_cells(column) if any(isinstance(c, tuple) for c in column[:1]) else _text_cells(column)
-    numbers = column.astype(column.dtype.newbyteorder("<"), copy=False)
-    if numbers.dtype.kind == "f":
-        numbers = _one_zero_one_nan(numbers)
+    numbers = _one_zero_one_nan(column) if column.dtype.kind == "f" else column
     kind = _text(column.dtype.name) + b"".join(
         size.to_bytes(4, "little") for size in (column.ndim - 1, *column.shape[1:])
     )
-    return [kind + cell for cell in _row_bytes(numbers)]
+    return (b"".join((kind, cell)) for cell in _row_bytes(numbers))
 
 
 def _one_zero_one_nan(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -85,18 +83,19 @@ def _one_zero_one_nan(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return numbers
 
 
-def _row_bytes(numbers: npt.NDArray[Any]) -> list[bytes]:
-    packed = numbers.tobytes()
+def _row_bytes(numbers: npt.NDArray[Any]) -> Iterable[Bytes]:
+    little = numbers.astype(numbers.dtype.newbyteorder("<"), order="C", copy=False)
+    packed = memoryview(little.reshape(-1).view(np.uint8))
     width = len(packed) // len(numbers)
-    return [packed[start : start + width] for start in range(0, len(packed), width)]
+    return (packed[start : start + width] for start in range(0, len(packed), width))
 
 
-def _text_cells(column: npt.NDArray[Any]) -> list[bytes]:
-    return [_MISSING if text is None else _text(text) for text in column.tolist()]
+def _text_cells(column: npt.NDArray[Any]) -> Iterable[Bytes]:
+    return (_MISSING if text is None else _text(text) for text in column)
 
 
-def _list_cells(column: npt.NDArray[Any]) -> list[bytes]:
-    return [len(texts).to_bytes(4, "little") + b"".join(map(_text, texts)) for texts in column.tolist()]
+def _list_cells(column: npt.NDArray[Any]) -> Iterable[Bytes]:
+    return (len(texts).to_bytes(4, "little") + b"".join(map(_text, texts)) for texts in column)
 
 
 def _text(text: str) -> bytes:

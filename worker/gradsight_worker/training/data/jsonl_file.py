@@ -20,7 +20,7 @@ from gradsight_worker.training.data.text_file import require_lines
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import DataFile
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _MARK = b"\xef\xbb\xbf"
 
 

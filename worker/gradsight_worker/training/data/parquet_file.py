@@ -12,7 +12,7 @@ from gradsight_worker.training.data.tables import CellKind, Survey, Wanted
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import DataFile
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _LONGEST_BLOCK = 8192
 
 

@@ -16,7 +16,7 @@ from gradsight_worker.training.errors import TrainingFailed
 TextColumn = npt.NDArray[np.object_]
 """Of `str`."""
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 2 << 20
 _TEXT_BYTES = 64
 """What a text is taken to need when a chunk's length is chosen."""
 
@@ -178,7 +178,7 @@ class Rows:
         )
 
     def chunk_length(self, size: int = 8192) -> int:
-        """Rows in a chunk: `size`, or as many as 4 MiB of cells."""
+        """Rows in a chunk: `size`, or as many as 2 MiB of cells."""
         return max(1, min(size, _CHUNK_BYTES // max(1, sum(map(_bytes_of, self.columns)))))
 
     def _chunks(self, columns: Sequence[Cells], size: int) -> Iterator[Chunk]:

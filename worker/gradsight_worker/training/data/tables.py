@@ -15,7 +15,7 @@ from gradsight_worker.training.data.mapped import MappedFile, scratch_file
 
 FEW_WORDS = 64
 """Most different words of a column that is read without being named."""
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
 _LONGEST_BATCH = 8192
 
 
