@@ -27,6 +27,15 @@ class Clipping:
             max_value=spec.max_gradient_value if spec.HasField("max_gradient_value") else None,
         )
 
+
+class Clipper:
+    """Keeps gradients on a device within their limits."""
+
+    def __init__(self, limits: Clipping, device: torch.device) -> None:
+        self._max_value = limits.max_value
+        self._max_norm = None if limits.max_norm is None else torch.full((), limits.max_norm, device=device)
+        self._one = torch.ones((), device=device)
+
     def divisor(
         self, gradients: Tensor, norm: Tensor, scale: Tensor | None, clipped: Tensor
     ) -> Tensor | None:
@@ -39,25 +48,25 @@ class Clipping:
             clipped: Takes by how much all clipping divides the norm, at least 1.
         """
         divisor = None
-        if self.max_value is not None:
+        if self._max_value is not None:
             whole, norm = norm, self._cut(gradients, scale)
             torch.div(whole.clamp(min=_TINY), norm.clamp(min=_TINY), out=clipped)
-            if self.max_norm is not None:
-                divisor = torch.div(norm, self.max_norm).clamp_(min=1.0)
+            if self._max_norm is not None:
+                divisor = torch.maximum(norm / self._max_norm, self._one)
                 clipped.mul_(divisor)
-        elif self.max_norm is not None:
-            divisor = torch.div(norm, self.max_norm, out=clipped).clamp_(min=1.0)
+        elif self._max_norm is not None:
+            divisor = torch.maximum(norm / self._max_norm, self._one, out=clipped)
         if scale is None:
             return divisor
         return scale if divisor is None else divisor * scale
 
     def _cut(self, gradients: Tensor, scale: Tensor | None) -> Tensor:
         """Cut each number to the limit; the norm of what is left."""
-        assert self.max_value is not None
+        assert self._max_value is not None
         if scale is None:
-            gradients.clamp_(-self.max_value, self.max_value)
+            gradients.clamp_(-self._max_value, self._max_value)
         else:
-            limit = scale * self.max_value
+            limit = scale * self._max_value
             gradients.clamp_(-limit, limit)
         norm: Tensor = torch.linalg.vector_norm(gradients)
         return norm if scale is None else norm.div_(scale)

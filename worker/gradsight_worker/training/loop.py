@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gradsight.v1 import event_pb2
+from gradsight_worker.training.backward import send_backward
 from gradsight_worker.training.channel import Command, TrainerChannel
-from gradsight_worker.training.clipping import Clipping
+from gradsight_worker.training.clipping import Clipper, Clipping
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.memory import MicroBatches, shortage_of_memory
@@ -129,7 +130,7 @@ class TrainingStep:
         self._state = state
         self._parameters = state.parameters
         self._loss_scale = state.precision.loss_scale
-        self._clipping = clipping
+        self._clipper = Clipper(clipping, state.device)
         self._prober = prober
         self._report = report
         self._micro_batches = MicroBatches(state=state, model=model, objective=objective)
@@ -179,9 +180,10 @@ class TrainingStep:
             scale = slot.loss_scale.copy_(self._loss_scale.value)
             norm.div_(scale)
         total = slot.loss + norm
-        # A finite number less itself is 0, any other is NaN.
-        torch.ne(total - total, 0.0, out=slot.nonfinite)
-        divisor = self._clipping.divisor(gradients, norm, scale, slot.divisor)
+        # A finite number less itself is 0, any other is NaN; and NaN alone differs from itself.
+        zero = total - total
+        torch.ne(zero, zero, out=slot.nonfinite)
+        divisor = self._clipper.divisor(gradients, norm, scale, slot.divisor)
         self._state.optimizer.step(learning_rate, divisor=divisor, nonfinite=slot.nonfinite)
         # BatchNorm has learnt from the batch already; its statistics go back when the step must change nothing.
         self._guard.put_back_where(slot.nonfinite)
@@ -192,11 +194,12 @@ class TrainingStep:
 
     def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Loss of the whole batch, in the same parts as its gradients, with dropout as the generator stands."""
-        losses = [
-            self._loss(part, expected) if share is None else self._loss(part, expected) * share
-            for part, expected, share in self._micro_batches.split(inputs, targets)
-        ]
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return torch.stack(
+            [
+                self._loss(part, expected) * share
+                for part, expected, share in self._micro_batches.split(inputs, targets)
+            ]
+        ).sum()
 
     def _send_backward(self, inputs: tuple[Tensor, ...], targets: Tensor, slot: StepSlot) -> None:
         """Compute the loss against the expected output and send its gradients backward through the layers."""
@@ -204,12 +207,9 @@ class TrainingStep:
         slot.loss.zero_()
         for part, expected, share in self._micro_batches.split(inputs, targets):
             loss = self._loss(part, expected)
-            if share is not None:
-                loss = loss * share
-            slot.loss.add_(loss.detach())
-            if self._loss_scale is not None:
-                loss = loss * self._loss_scale.value
-            loss.backward()  # type: ignore[no-untyped-call]
+            slot.loss.addcmul_(loss.detach(), share)
+            # The chain rule begins here: how much the batch's loss, times its scale, changes with this part's.
+            send_backward(loss, share if self._loss_scale is None else share * self._loss_scale.value)
 
     def _loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         with self._state.precision.autocast():

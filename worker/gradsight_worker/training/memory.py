@@ -14,8 +14,8 @@ from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.state import TrainingState
 
-Part = tuple[tuple[Tensor, ...], Tensor, float | Tensor | None]
-"""Inputs, targets, and the part's share in the mean over the whole batch; None is all of it."""
+Part = tuple[tuple[Tensor, ...], Tensor, Tensor]
+"""Inputs, targets, and the part's share in the mean over the whole batch, 0 to 1."""
 
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
 _CUDA_MESSAGES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA out of memory")
@@ -34,11 +34,12 @@ class MicroBatches:
         self._state = state
         self._objective = objective
         self._smallest = 2 if normalizes_over_batches(model) else 1
+        self._whole = torch.ones((), device=state.device)
 
     def split(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Iterable[Part]:
         """The batch in parts of nearly equal sizes, in order."""
         count = self._parts_of(len(targets))
-        return ((inputs, targets, None),) if count == 1 else self._parts(inputs, targets, count)
+        return ((inputs, targets, self._whole),) if count == 1 else self._parts(inputs, targets, count)
 
     def reduce(self, rows: int, shortage: str) -> event_pb2.MicroBatchReduced:
         """Halve the parts of a batch of so many rows, because the allocator said `shortage`.
@@ -74,7 +75,7 @@ class MicroBatches:
         whole = whole.clamp(min=1) if isinstance(whole, Tensor) else whole
         cut = [column.tensor_split(count) for column in (*inputs, targets)]
         for *part, expected in zip(*cut, strict=True):
-            yield tuple(part), expected, self._objective.count(expected) / whole
+            yield tuple(part), expected, self._whole * (self._objective.count(expected) / whole)
 
 
 def shortage_of_memory(compute: Callable[[], None]) -> str | None:

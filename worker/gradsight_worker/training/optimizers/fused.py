@@ -32,6 +32,7 @@ class FusedAdam:
         self._first_moment = torch.zeros(length, device=parameters.values.device)
         self._second_moment = torch.zeros(length, device=parameters.values.device)
         self._steps = torch.zeros((), device=parameters.values.device)
+        self._one = torch.ones_like(self._steps)
         self._kernel = torch._fused_adamw_ if isinstance(spec, spec_pb2.AdamW) else torch._fused_adam_
         self._numbers = {"beta1": spec.beta1, "beta2": spec.beta2, "eps": spec.epsilon}
         self._calls = [
@@ -58,7 +59,7 @@ class FusedAdam:
 
     def step(self, learning_rate: float, *, divisor: Tensor | None, nonfinite: Tensor) -> None:
         """As `Optimizer.step`."""
-        self._steps.add_(1).sub_(nonfinite)
+        self._steps.add_(self._one).sub_(nonfinite)
         for values, gradients, first, second, decay in self._calls:
             self._kernel(
                 values,
