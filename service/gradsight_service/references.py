@@ -24,7 +24,6 @@ from gradsight_service.programs import (
     weight_problems,
 )
 from gradsight_service.recipes import recipe_violations
-from gradsight_service.requests import UPLOADED_KINDS, kind_name
 from gradsight_service.starts import baseline_violations, extension_violations, weights_violations
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import SPLITS
@@ -142,6 +141,7 @@ class References:
     async def _record(
         self, tenant: str, path: str, digest: str, context: Context
     ) -> artifact_pb2.Artifact | Violation:
+        """What is known of a file, whatever it was stored as: what counts is what it holds."""
         record = self._records.get((tenant, digest))
         if record is None:
             try:
@@ -153,11 +153,6 @@ class References:
                     reason=Reason.ARTIFACT_NOT_FOUND,
                 )
             self._records.put((tenant, digest), record)
-        # The same content may have been uploaded as something else before; what counts is what it holds.
-        if record.kind not in UPLOADED_KINDS:
-            return Violation(
-                path=path, message=f"got a file of kind {kind_name(record.kind)}, allowed an uploaded one"
-            )
         return record
 
     async def _facts(self, tenant: str, digest: str, kind: str, read: Callable[[BinaryIO], Facts]) -> Facts:
