@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from gradsight import _convert, _transfer
+from gradsight._data_formats import FORMATS_BY_ENDING
 from gradsight._effects import Compute, Emit, Operation
 from gradsight._enums import ArtifactKind, JobState
 from gradsight._errors import (
@@ -27,15 +28,6 @@ from gradsight.v1 import artifact_pb2, spec_pb2, state_pb2
 from gradsight.v1 import artifact_service_pb2 as files
 from gradsight.v1 import training_service_pb2 as wire
 
-_FORMATS = {
-    ".csv": spec_pb2.DATA_FORMAT_CSV,
-    ".jsonl": spec_pb2.DATA_FORMAT_JSONL,
-    ".ndjson": spec_pb2.DATA_FORMAT_JSONL,
-    ".parquet": spec_pb2.DATA_FORMAT_PARQUET,
-    ".npy": spec_pb2.DATA_FORMAT_NPY,
-    ".safetensors": spec_pb2.DATA_FORMAT_SAFETENSORS,
-    ".tar": spec_pb2.DATA_FORMAT_TAR,
-}
 _PROGRAM_FILES = (
     ("graph", GRAPH_FILE, artifact_pb2.ARTIFACT_KIND_GRAPH),
     ("weights", WEIGHTS_FILE, artifact_pb2.ARTIFACT_KIND_WEIGHTS),
@@ -311,7 +303,7 @@ def _upload_source(source: spec_pb2.DataSource, field: str, patience: Patience) 
     artifact = yield from _upload_file(path, field, patience)
     if source.format == spec_pb2.DATA_FORMAT_UNSPECIFIED:
         # The content may have been uploaded before under another name, whose ending would then decide.
-        source.format = _FORMATS.get(path.suffix.lower(), spec_pb2.DATA_FORMAT_UNSPECIFIED)
+        source.format = FORMATS_BY_ENDING.get(path.suffix.lower(), spec_pb2.DATA_FORMAT_UNSPECIFIED)
     source.artifact = artifact.digest
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import structlog
 
+from gradsight._data_formats import MAGIC_BYTES, code_carrier
 from gradsight._reasons import Reason
 from gradsight.graph import MOST_GRAPH_BYTES
 from gradsight.v1 import artifact_pb2, artifact_service_pb2_grpc
@@ -17,7 +18,6 @@ from gradsight.v1 import artifact_service_pb2 as pb
 from gradsight_service import requests
 from gradsight_service.calls import Context
 from gradsight_service.errors import CallError, Violation, draining, invalid_request
-from gradsight_service.headers import MAGIC_BYTES, content_problem
 from gradsight_service.limits import shown
 from gradsight_service.store_access import StoreAccess
 from gradsight_store.artifact_records import get_artifact, list_artifacts, record_artifact
@@ -166,9 +166,9 @@ def _check_chunk(chunk: pb.WriteUploadRequest) -> None:
     if len(chunk.data) > MAX_CHUNK_BYTES:
         raise _too_large("data", len(chunk.data), MAX_CHUNK_BYTES)
     requests.sequence("offset", chunk.offset)
-    problem = content_problem(chunk.data[:MAGIC_BYTES]) if chunk.offset == 0 else ""
-    if problem:
-        raise invalid_request("data", problem)
+    kind = code_carrier(chunk.data[:MAGIC_BYTES]) if chunk.offset == 0 else ""
+    if kind:
+        raise invalid_request("data", f"got {kind}")
 
 
 def _too_large(path: str, got: int, most: int) -> CallError:

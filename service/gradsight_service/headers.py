@@ -7,44 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gradsight._tensor_headers import looks_pickled
+from gradsight._data_formats import MAGIC_BYTES, unwanted_kind
 from gradsight.v1 import spec_pb2
 from gradsight_service.binary_headers import npy_columns, parquet_columns, safetensors_columns, tar_columns
 
 MOST_BYTES = 1 << 20
-MAGIC_BYTES = 4096
 _LONGEST_NAME = 4096
-
-FORMATS_BY_ENDING = {
-    ".csv": spec_pb2.DATA_FORMAT_CSV,
-    ".jsonl": spec_pb2.DATA_FORMAT_JSONL,
-    ".ndjson": spec_pb2.DATA_FORMAT_JSONL,
-    ".parquet": spec_pb2.DATA_FORMAT_PARQUET,
-    ".npy": spec_pb2.DATA_FORMAT_NPY,
-    ".safetensors": spec_pb2.DATA_FORMAT_SAFETENSORS,
-    ".tar": spec_pb2.DATA_FORMAT_TAR,
-}
-DATA_FORMATS = tuple(
-    spec_pb2.DataFormat.Name(known).removeprefix("DATA_FORMAT_").lower()
-    for known in dict.fromkeys(FORMATS_BY_ENDING.values())
-)
 
 _BINARY: Mapping[int, Callable[[BinaryIO, int], tuple[str, ...] | None]] = {
     spec_pb2.DATA_FORMAT_PARQUET: parquet_columns,
     spec_pb2.DATA_FORMAT_NPY: npy_columns,
     spec_pb2.DATA_FORMAT_SAFETENSORS: safetensors_columns,
     spec_pb2.DATA_FORMAT_TAR: tar_columns,
-}
-# What files begin with that are easily taken for another kind.
-_MAGIC = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-    b"(\xb5/\xfd": "a zstandard file",
-    b"PAR1": "a parquet file",
-    b"\x93NUMPY": "an npy file",
-    b"\x89HDF": "an HDF5 file",
 }
 
 
@@ -59,13 +33,8 @@ class Header:
 
 def read_header(file: BinaryIO, data_format: spec_pb2.DataFormat.ValueType) -> Header:
     """Read the beginning of a file and tell its columns. Never raises for what the file holds."""
-    name = spec_pb2.DataFormat.Name(data_format).removeprefix("DATA_FORMAT_").lower()
-    beginning = file.read(MAGIC_BYTES)
-    if problem := content_problem(beginning):
-        return Header(problem=problem)
-    kind = next((kind for magic, kind in _MAGIC.items() if beginning.startswith(magic)), "")
-    if kind and kind.split()[1] != name:
-        return Header(problem=f"got {kind}, allowed {name}: convert it, or say its format")
+    if kind := unwanted_kind(file.read(MAGIC_BYTES), data_format):
+        return Header(problem=f"got {kind}")
     file.seek(0)
     if data_format not in _BINARY:
         return _text_header(file, data_format)
@@ -73,14 +42,6 @@ def read_header(file: BinaryIO, data_format: spec_pb2.DataFormat.ValueType) -> H
         return Header(_BINARY[data_format](file, file.seek(0, io.SEEK_END)))
     except ValueError as error:
         return Header(problem=str(error))
-
-
-def content_problem(beginning: bytes) -> str:
-    """Why a file that begins like this is never taken, whatever it is called; empty for all others."""
-    kind = looks_pickled(beginning)
-    return (
-        f"got {kind}, which can run code when it is loaded; allowed {', '.join(DATA_FORMATS)}" if kind else ""
-    )
 
 
 def _text_header(file: BinaryIO, data_format: int) -> Header:

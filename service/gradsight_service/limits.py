@@ -190,7 +190,7 @@ LIMITS: Mapping[str, Limit] = {
     "Adafactor.beta2_decay": Number(allowed="-1 to 0", low=-1, high=0),
     "Adafactor.clipping_threshold": _UP_TO_1000,
     "Muon.momentum": _SHARE,
-    "Muon.adamw_learning_rate": Number(allowed="above 0 to 1000", low=0, high=1000, low_open=True),
+    "Muon.adamw_learning_rate": _UP_TO_1000,
     "Muon.iterations": Number(allowed="1 to 20", low=1, high=20),
     "ScheduleSpec.warmup_fraction": Number(allowed="0 to 0.9", low=0, high=0.9),
     "CosineSchedule.final_fraction": _CLOSED_SHARE,

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from gradsight._data_formats import MAGIC_BYTES
 from gradsight._tensor_headers import looks_pickled, read_safetensors_header
 from gradsight.graph import MOST_GRAPH_BYTES, GraphError, parse_graph
 from gradsight.v1 import spec_pb2
 from gradsight_service.errors import Violation
-from gradsight_service.headers import MAGIC_BYTES
 from gradsight_service.limits import shown
 
 _MOST_NAMED = 5

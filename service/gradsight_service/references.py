@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, BinaryIO, Generic, TypeVar
 
+from gradsight._data_formats import DATA_FORMATS, FORMATS_BY_ENDING
 from gradsight._reasons import Reason
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_service.calls import Context
 from gradsight_service.defaults import MODELS, TOKENS_COLUMN, input_column, model_of, objective_of
 from gradsight_service.errors import Violation
-from gradsight_service.headers import DATA_FORMATS, FORMATS_BY_ENDING, Header, read_header
+from gradsight_service.headers import Header, read_header
 from gradsight_service.limits import DIGEST, JOB_ID, shown
 from gradsight_service.programs import (
     GraphFacts,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from gradsight import __version__
+from gradsight._data_formats import DATA_FORMATS
 from gradsight._reasons import Reason
 from gradsight.v1 import job_pb2, spec_pb2, state_pb2, training_service_pb2_grpc
 from gradsight.v1 import training_service_pb2 as pb
@@ -18,7 +19,6 @@ from gradsight_service.defaults import ARCHITECTURES, OBJECTIVES, OPTIMIZERS, SC
 from gradsight_service.dispatcher import Dispatcher
 from gradsight_service.errors import CallError, draining, invalid_request, refuse
 from gradsight_service.feed_hub import FeedHub
-from gradsight_service.headers import DATA_FORMATS
 from gradsight_service.history import read_history
 from gradsight_service.hub import Hub
 from gradsight_service.job_stream import JobStream

@@ -314,8 +314,20 @@ MATRIX: list[tuple[str, str, Builder, str, str]] = [
         f"{GRAPH_PATH}.parameters",
         "the scores do not depend on 'fc.bias'",
     ),
-    ("B36", "npz archive", rows(zipped("x.npy"), "rows.npy"), ROWS_PATH, "got a zip archive, allowed npy"),
-    ("B36", "gzip", rows(b"\x1f\x8b\x08" + bytes(99), "rows.tar"), ROWS_PATH, "got a gzip file, allowed tar"),
+    (
+        "B36",
+        "npz archive",
+        rows(zipped("x.npy"), "rows.npy"),
+        ROWS_PATH,
+        "got a zip archive (.zip, .npz) by its first bytes",
+    ),
+    (
+        "B36",
+        "gzip",
+        rows(b"\x1f\x8b\x08" + bytes(99), "rows.tar"),
+        ROWS_PATH,
+        "got a gzip file by its first bytes",
+    ),
     ("B37", "member above", rows(tar("../x.png"), "rows.tar"), ROWS_PATH, '"../x.png" leads out'),
     ("B37", "absolute member", rows(tar("/x.png"), "rows.tar"), ROWS_PATH, "leads out of the archive"),
     (

@@ -180,9 +180,9 @@ BROKEN_CHECKSUM = tar("a.png")[:150] + b"7" + tar("a.png")[151:]
         (tar("folder", kind=tarfile.DIRTYPE), TAR, "no file"),
         (BROKEN_CHECKSUM, TAR, "checksum"),
         (tar("a.png")[:514], TAR, "the file ends before"),
-        (zipped("a.npy"), NPY, "got a zip archive, allowed npy"),
-        (b"\x1f\x8b" + bytes(64), TAR, "got a gzip file, allowed tar"),
-        (parquet(), CSV, "got a parquet file, allowed csv"),
+        (zipped("a.npy"), NPY, "got a zip archive (.zip, .npz) by its first bytes"),
+        (b"\x1f\x8b" + bytes(64), TAR, "got a gzip file by its first bytes"),
+        (parquet(), CSV, "got a Parquet file by its first bytes; set the format to it"),
     ],
 )
 def test_a_binary_file_that_is_none_is_explained(content: bytes, data_format: int, part: str) -> None:

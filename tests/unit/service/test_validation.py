@@ -291,6 +291,14 @@ BROKEN: dict[str, list[tuple[str, str, str, str]]] = {
         )
     ],
     "Muon.momentum": [("optimizer { muon { momentum: 1 } }", "optimizer.muon.momentum", "1", "0 to below 1")],
+    "Muon.adamw_learning_rate": [
+        (
+            "optimizer { muon { adamw_learning_rate: 0 } }",
+            "optimizer.muon.adamw_learning_rate",
+            "0",
+            "above 0 to 1000",
+        )
+    ],
     "Muon.iterations": [
         ("optimizer { muon { iterations: 21 } }", "optimizer.muon.iterations", "21", "1 to 20")
     ],
