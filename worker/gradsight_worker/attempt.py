@@ -307,7 +307,7 @@ class Attempt:
         self._receive()
         self._stop_listening()
         self._selector.unregister(self._trainer.descriptor)
-        status = self._trainer.wait()
+        status, peak_bytes = self._trainer.wait_measured()
         self._trainer = None
         if self._closing or self._heard_at is None:
             return
@@ -315,7 +315,8 @@ class Attempt:
         if status == ExitStatus.STOPPED and self._drain_deadline is not None:
             self._release(failures.drained(saved=True), after_files=True)
             return
-        error = failures.trainer_died(status, processes.count_memory_kills() - self._memory_kills_before)
+        memory_kills = processes.count_memory_kills() - self._memory_kills_before
+        error = failures.trainer_died(status, memory_kills, peak_bytes)
         _log.warning("trainer died: %s", error.message)
         if error.retryable:
             self._release(error, after_files=True)

@@ -44,19 +44,20 @@ def storage_failed(problem: str) -> state_pb2.JobError:
     )
 
 
-def trainer_died(status: int, memory_kills: int) -> state_pb2.JobError:
+def trainer_died(status: int, memory_kills: int, peak_bytes: int) -> state_pb2.JobError:
     """A trainer ended without a result, a failure or a request to stop.
 
     Args:
         status: Its exit status, negative for a signal.
         memory_kills: Processes that the kernel killed for lack of memory while it ran.
+        peak_bytes: Most memory that it held.
     """
     ended = f"the training process {describe_exit(status)}"
     if status == -signal.SIGKILL and memory_kills > 0:
         return _infrastructure(
             state_pb2.JOB_ERROR_REASON_OUT_OF_MEMORY,
-            f"{ended}, most likely by the kernel because memory ran out; use a smaller batch or model, "
-            "or a machine with more memory",
+            f"{ended}, most likely by the kernel because memory ran out: it held {peak_bytes / 2**30:.1f} GiB at most; "
+            "use a smaller batch or model, or a machine with more memory",
         )
     if status < 0:
         return _infrastructure(

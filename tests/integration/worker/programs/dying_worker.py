@@ -48,7 +48,7 @@ def _die(wanted: int, place: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         _flush(path)
 
-    TrainingLoop._take = take  # type: ignore[method-assign]
+    TrainingLoop._take = take  # type: ignore[assignment, method-assign]
     checkpoints._flush = flush
 
 
@@ -57,9 +57,11 @@ def main() -> None:
     trainer.run_trainer = run_trainer
     options = json.loads(sys.argv[1])
     options["spool"] = Path(options["spool"])
-    run_worker(
-        WorkerOptions(**options), lambda addresses: Path(sys.argv[2]).write_text(json.dumps(addresses))
-    )
+
+    def ready(addresses: dict[str, str]) -> None:
+        Path(sys.argv[2]).write_text(json.dumps(addresses))
+
+    run_worker(WorkerOptions(**options), ready)
 
 
 if __name__ == "__main__":
