@@ -28,11 +28,34 @@ from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
 
+INTERVAL_S = 60
+"""Between two saved states where the spec says nothing."""
+
 
 def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
     """A job's loop over the case's rows, with full telemetry at its default cadence."""
+    loop = job_loop(case, model, directory, saver=_ByTheClock)
+
+    def turn(steps: int) -> float:
+        loop.total_steps += steps
+        began = time.perf_counter()
+        assert loop.run()
+        return time.perf_counter() - began
+
+    return turn
+
+
+def job_loop(
+    case: Case,
+    model: nn.Module,
+    directory: Path,
+    *,
+    saver: type[CheckpointSaver],
+    interval_s: int = INTERVAL_S,
+) -> TrainingLoop:
+    """The parts of a job's loop, put together as the trainer does it. It has no steps to take yet."""
     torch.manual_seed(0)
-    spec = _spec(case)
+    spec = _spec(case, interval_s)
     parameters = FlatParameters(model, torch.device("cpu"))
     state = initial_state(spec, parameters, total_steps=1_000_000)
     state.step = case.first_step
@@ -48,7 +71,7 @@ def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
         watch=state.watch,
         training_seconds=0.0,
     )
-    loop = TrainingLoop(
+    return TrainingLoop(
         state=state,
         total_steps=state.step,
         batches=TrainingBatches(ResidentRows(case.rows()), batch_size=case.batch_size, seed=0),
@@ -62,17 +85,9 @@ def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
         ),
         telemetry=telemetry,
         validation=_NeverDue(),  # type: ignore[arg-type]
-        saver=_ByTheClock(spec=spec, directory=directory, attempt=1, channel=channel),
+        saver=saver(spec=spec, directory=directory, attempt=1, channel=channel),
         channel=channel,
     )
-
-    def turn(steps: int) -> float:
-        loop.total_steps += steps
-        began = time.perf_counter()
-        assert loop.run()
-        return time.perf_counter() - began
-
-    return turn
 
 
 def rebuilt_from_its_graph(case: Case) -> nn.Module:
@@ -98,7 +113,7 @@ class _ByTheClock(CheckpointSaver):
         """Leave it."""
 
 
-def _spec(case: Case) -> spec_pb2.JobSpec:
+def _spec(case: Case, interval_s: int) -> spec_pb2.JobSpec:
     return text_format.Parse(
         f"""
         data {{ batch_size: {case.batch_size} }}
@@ -109,7 +124,7 @@ def _spec(case: Case) -> spec_pb2.JobSpec:
           adamw {{ beta1: 0.9 beta2: 0.999 epsilon: 1e-8 }}
         }}
         schedule {{ constant {{}} warmup_fraction: 0 }}
-        checkpoint {{ interval {{ seconds: 60 }} }}
+        checkpoint {{ interval {{ seconds: {interval_s} }} }}
         """,
         spec_pb2.JobSpec(),
     )

@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         return scores
 
 
-def _numbers() -> tuple[Tensor, Tensor]:
+def number_rows() -> tuple[Tensor, Tensor]:
     """9,600 rows of 64 numbers; the class is the largest of ten random mixtures."""
     dice = torch.Generator().manual_seed(_SEED)
     inputs = torch.randn(9600, 64, generator=dice)
@@ -103,7 +103,7 @@ _OF_THE_REST = {"DataLoader": 1.7, "Lightning": 3.5, "HF Trainer": 3.0}
 CASES = {
     "mlp": Case(
         build=_mlp,
-        rows=_numbers,
+        rows=number_rows,
         batch_size=64,
         learning_rate=1e-3,
         warm_up=600,
@@ -112,7 +112,7 @@ CASES = {
     ),
     "wide mlp": Case(
         build=_wide_mlp,
-        rows=_numbers,
+        rows=number_rows,
         batch_size=192,
         learning_rate=1e-3,
         warm_up=220,
