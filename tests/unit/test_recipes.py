@@ -1,13 +1,17 @@
 """Recipes: found by name, options typed, seen by training as any other source of models."""
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from gradsight import JobSpec
 from gradsight_models import recipes
 from gradsight_models.columns import Chunks, Column, Reading
 from gradsight_models.recipes import Option, Options, Recipe, RecipeRefused, RecipeSource, parse_options
@@ -114,3 +118,11 @@ def test_a_run_begins_with_pretrained_weights_and_a_result_without() -> None:
     loaded: Any = again.build(None, None)  # type: ignore[arg-type]
     assert loaded.weight.shape == (8, 3)
     assert not torch.equal(loaded.weight, torch.ones(8, 3))
+
+
+@pytest.mark.parametrize("page", ["docs/recipes.md", "examples/recipes/README.md"])
+def test_the_specs_of_the_docs_are_specs(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / page).read_text()
+    for document in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        spec = JobSpec(yaml.safe_load(document))
+        assert spec["model"]["recipe"]["options"]["lora_rank"] == "8"
