@@ -70,8 +70,11 @@ def nearest_operator(name: str) -> str | None:
         return None
     base = name.removeprefix(PREFIX).split(".")[0].rstrip("_").removeprefix("_")
     same = [known for known in operators() if known.split(".")[1].rstrip("_") == base]
-    found = difflib.get_close_matches(name, same or list(operators()), n=1, cutoff=0.0 if same else 0.85)
-    return found[0] if found else None
+    if same:
+        return difflib.get_close_matches(name, same, n=1, cutoff=0.0)[0]
+    families = {known.split(".")[1]: known for known in operators()}
+    found = difflib.get_close_matches(base, families, n=1, cutoff=0.8)
+    return families[found[0]] if found else None
 
 
 _HEAD = re.compile(r"(?P<name>\w+)(?:\.(?P<overload>\w+))?\((?P<arguments>.*)\) -> (?P<results>.+)")

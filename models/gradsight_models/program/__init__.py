@@ -2,8 +2,9 @@
 
     export.py      module -> graph.json and weights.safetensors, on the user's machine
       example.py     example inputs -> named tensors; the result -> scores
-      tracing.py     the call of torch.export, and its errors in plain words
+      tracing.py     the call of torch.export;  errors.py: its errors in plain words
       lowering.py    torch's graph -> ours;  sizes.py: torch's symbolic sizes -> ours
+      answers.py     the module and its program side by side, before anything is sent
     reader.py      graph.json and weights.safetensors -> module, on the worker
       module.py      the module: two procedures over one set of parameters
       weights.py     tensors of the file, compared with the graph

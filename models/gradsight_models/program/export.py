@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gradsight._graph_flow import references_in, unreached_parameters
+from gradsight._graph_flow import check_flow, references_in, unreached_parameters
 from gradsight._graph_operators import operators
 from gradsight._graph_writing import write_graph
 from gradsight.graph import (
@@ -24,9 +24,11 @@ from gradsight.graph import (
     Scores,
     parse_graph,
 )
+from gradsight_models.program.answers import check_answers
 from gradsight_models.program.errors import ExportError
 from gradsight_models.program.example import Example, ExampleInputs, read_example
 from gradsight_models.program.lowering import Names, lower
+from gradsight_models.program.reader import build_program
 from gradsight_models.program.tracing import Traced
 
 _PREFIX = "module."
@@ -76,6 +78,7 @@ def export_program(
     names = Names(inputs=example.names, tensor=tensors.reference, constant=tensors.constant, prefix=_PREFIX)
     procedures = lower(training.program, names), lower(evaluation.program, names)
     graph = _checked(_assembled(tensors, example, training.scores, procedures))
+    check_answers(module, example, output, build_program(graph, tensors.weights(graph)))
     return ExportedProgram(
         graph=write_graph(graph),
         weights=safetensors.torch.save(tensors.weights(graph)),
@@ -194,6 +197,10 @@ def _checked(graph: Graph) -> Graph:
     """The graph with what its scores do not depend on frozen, and read as the service will read it."""
     try:
         unreached = unreached_parameters(graph)
+        if len(unreached) == sum(
+            parameter.trainable and not parameter.tied_to for parameter in graph.parameters
+        ):
+            check_flow(graph)
         graph = replace(graph, parameters=tuple(_frozen(graph.parameters, unreached)))
         parse_graph(write_graph(graph))
     except GraphError as error:

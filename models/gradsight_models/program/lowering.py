@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from gradsight._graph_flow import references_in, written_arguments
 from gradsight._graph_operators import nearest_operator, operators
 from gradsight.graph import Dtype, MemoryFormat, Node, Procedure, Reference, RunDevice, Value
-from gradsight_models.program.errors import ExportError
+from gradsight_models.program.errors import ExportError, line_of
 from gradsight_models.program.sizes import size_of
 
 _MEMORY_FORMATS = {
@@ -123,7 +123,7 @@ class _Lowering:
                 try:
                     self._take_call(node, module, without_gradient)
                 except ExportError as error:
-                    raise ExportError(f"{error}{_line_of(node)}") from error
+                    raise ExportError(f"{error}{line_of(str(node.meta.get('stack_trace') or ''))}") from error
 
     def _take_call(self, node: fx.Node, module: fx.GraphModule, without_gradient: bool) -> None:
         target: Any = node.target
@@ -185,6 +185,9 @@ class _Lowering:
         return value[index]  # type: ignore[no-any-return]
 
     def _take_operator(self, node: fx.Node, name: str) -> None:
+        if name == "aten._weight_norm.default":
+            self.values[node] = self._weight_norm(node)
+            return
         name = _REPLACED.get(name, name)
         known = operators().get(name)
         if known is None:
@@ -208,6 +211,22 @@ class _Lowering:
         self.values[node] = self._add(
             Node(name=node.name, operator=name, arguments=tuple(arguments), options=options, module=module)
         )
+
+    def _weight_norm(self, node: fx.Node) -> Reference:
+        """`direction * magnitude / |direction|` from operators that check their shapes, as the fused one does not."""
+        direction, magnitude = self._value(node.args[0]), self._value(node.args[1])
+        tensor: torch.Tensor = node.args[0].meta["val"]  # type: ignore[union-attr]
+        kept = node.args[2] if len(node.args) > 2 else 0
+        dimensions = tuple(d for d in range(tensor.dim()) if kept == -1 or d != kept % tensor.dim())  # type: ignore[operator]
+        module = _module_of(node, self.names.prefix)
+
+        def call(operator_name: str, *arguments: Value) -> Reference:
+            return self._add(
+                Node(name=node.name, operator=operator_name, arguments=arguments, options={}, module=module)
+            )
+
+        length = call("aten.linalg_vector_norm.default", direction, 2, dimensions, True)
+        return call("aten.mul.Tensor", direction, call("aten.div.Tensor", magnitude, length))
 
     def _add(self, node: Node) -> Reference:
         name, number = node.name, 1
@@ -274,8 +293,3 @@ def _module_of(node: fx.Node, prefix: str) -> str:
     return (
         path.removeprefix(prefix) if path.startswith(prefix) and re.fullmatch(r"[\w.-]{1,256}", path) else ""
     )
-
-
-def _line_of(node: fx.Node) -> str:
-    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip()]
-    return f" (at {' '.join(lines[-2:])[-240:]})" if len(lines) > 1 else ""

@@ -1,11 +1,10 @@
-"""The call of `torch.export`, and its errors in plain words."""
+"""The call of `torch.export`: for any number of rows, with buffers that change and without shortcuts."""
 
 import contextlib
-import traceback
+import io
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,8 @@ from torch.export import Dim
 from torch.export.graph_signature import OutputKind
 
 from gradsight.graph import Scores
-from gradsight_models.program.errors import ExportError
+from gradsight_models.program.errors import ExportError, plain_words
 from gradsight_models.program.example import Example, scores_of
-
-_TORCH = Path(torch.__file__).parent
-_NOT_THE_USERS = (Path(__file__).parent, _TORCH, Path(contextlib.__file__).parent)
-"""Ours, torch's and Python's own."""
 
 
 class Traced:
@@ -30,8 +25,7 @@ class Traced:
         names: list[str] = []
         caller = _Caller(module, example, output, names)
         rows = Dim("batch", min=1)
-        with _mode(module, training=training), _plain_words(module), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with mode(module, training=training), plain_words(type(module).__name__), _quiet():
             self.program = torch.export.export(
                 caller,
                 example.tensors,
@@ -70,7 +64,8 @@ class _Caller(nn.Module):
 
         # A closure: torch puts a traced module's attributes back as they were.
         def call(tensors: tuple[Tensor, ...]) -> Tensor:
-            name, scores = scores_of(example.call(module, tensors), output)
+            with _replaced_buffers_written(module):
+                name, scores = scores_of(example.call(module, tensors), output)
             names.append(name)
             return scores
 
@@ -80,8 +75,8 @@ class _Caller(nn.Module):
         return self._call(tensors)
 
 
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+@contextlib.contextmanager
+def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """The module in training or in evaluation, with gradients and without shortcuts; everything is put back."""
     before = [(part, part.training) for part in module.modules()]
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -97,48 +92,33 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
             part.training = was
 
 
-@contextmanager
-def _plain_words(module: nn.Module) -> Iterator[None]:
+@contextlib.contextmanager
+def _replaced_buffers_written(module: nn.Module) -> Iterator[None]:
+    """A buffer that the module sets anew (`self.mean = …`) is written to instead: torch would forget the new one."""
+    before = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    yield
+    for part, name, buffer in before:
+        now = part._buffers.get(name)
+        if now is not buffer and buffer is not None and now is not None:
+            with torch.no_grad():
+                buffer.copy_(now)
+            part._buffers[name] = buffer
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch prints while it gives up; the error says it all."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
-        yield
-    except ExportError:
-        raise
-    except Exception as error:  # Whatever torch or the module raise: the user hears it as one kind of error.
-        frames = traceback.extract_tb(error.__traceback__)
-        raise ExportError(f"{type(module).__name__}{_where(frames)}: {_reason(error, frames)}") from error
-
-
-def _where(frames: Sequence[traceback.FrameSummary]) -> str:
-    """The last line that is neither torch's nor ours."""
-    for frame in reversed(frames):
-        path = Path(frame.filename)
-        installed = "site-packages" in path.parts and _TORCH not in path.parents
-        if path.suffix == ".py" and (
-            installed or not any(folder in path.parents for folder in _NOT_THE_USERS)
+        nowhere = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
         ):
-            return f" ({path.name}, line {frame.lineno}: {(frame.line or '').strip()[:120]})"
-    return ""
-
-
-def _reason(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str:
-    text = str(error)
-    kind = type(error).__name__
-    if any(frame.name in ("pack_padded_sequence", "pad_packed_sequence") for frame in frames):
-        return "packed sequences do not export; pad every row to one fixed length and pass the padded tensor"
-    if kind == "GuardOnDataDependentSymNode" or "data-dependent" in text or "Could not guard" in text:
-        return (
-            "what it does next depends on values in a tensor (an `if`, a loop, .item(), a mask as an index), and only "
-            "one way can travel; compute both ways and choose with torch.where, or keep the number out of the graph"
-        )
-    if "specialized" in text or "Constraints violated" in text or kind == "ConstraintViolationError":
-        return (
-            "the number of rows became a constant (len(x), int(x.shape[0]), a loop over rows, a reshape "
-            "or an expand with a fixed number, an `if` on x.shape[0]); write x.shape[0] or -1 there. torch says: "
-            + _first_lines(text)
-        )
-    return f"{kind}: {_first_lines(text)}"
-
-
-def _first_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400]
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
