@@ -205,6 +205,25 @@ def test_every_verb_and_every_option_is_documented() -> None:
         assert f"`{name}`" in page
 
 
+def test_every_flag_of_a_spec_is_named_where_its_field_is_wrong() -> None:
+    from gradsight.cli._outcome import _FLAGS
+
+    named = {flag for flags in _FLAGS.values() for flag in flags.split(" or ")}
+    submit = dict(_commands())["submit"]
+    flags = {option.opts[-1] for option in submit.params if isinstance(option, click.Option)}
+    of_the_verb = {
+        "--file",
+        "--request-id",
+        "--follow",
+        "--wait",
+        "--timeout",
+        "--require",
+        "--address",
+        "--format",
+    }
+    assert named == flags - of_the_verb
+
+
 def test_every_exit_code_is_documented() -> None:
     from gradsight.cli._outcome import Exit
 
