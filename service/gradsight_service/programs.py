@@ -1,10 +1,11 @@
-"""Programs at the door: the graph as far as it can be judged without torch, and whether its weights fit it."""
+"""Programs at the door: graph and weights as far as they can be judged without torch, and the columns they need."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from gradsight._data_formats import MAGIC_BYTES
+from gradsight._program_weights import Tensors, needed_tensors
 from gradsight._tensor_headers import looks_pickled, read_safetensors_header
 from gradsight.graph import MOST_GRAPH_BYTES, GraphError, parse_graph
 from gradsight.v1 import spec_pb2
@@ -12,9 +13,6 @@ from gradsight_service.errors import Violation
 from gradsight_service.limits import shown
 
 _MOST_NAMED = 5
-
-Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Type and shape by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,7 @@ def read_graph(file: BinaryIO) -> GraphFacts:
         graph = parse_graph(data)
     except GraphError as error:
         return GraphFacts(problem=error.message, place=error.path)
-    tensors = {owned.name: (owned.dtype, owned.shape) for owned in graph.parameters if not owned.tied_to}
-    tensors |= {buffer.name: (buffer.dtype, buffer.shape) for buffer in graph.buffers}
-    return GraphFacts(inputs=tuple(entry.name for entry in graph.inputs), tensors=tensors)
+    return GraphFacts(inputs=tuple(entry.name for entry in graph.inputs), tensors=needed_tensors(graph))
 
 
 def read_weights(file: BinaryIO) -> WeightFacts:
@@ -62,22 +58,6 @@ def read_weights(file: BinaryIO) -> WeightFacts:
     except ValueError as error:
         return WeightFacts(problem=str(error))
     return WeightFacts(tensors={name: (tensor.dtype, tensor.shape) for name, tensor in header.items()})
-
-
-def weight_problems(graph: GraphFacts, weights: WeightFacts) -> Iterator[str]:
-    """How a weights file does not fit a graph: what is missing, what is too much, what has another type or shape."""
-    missing = [name for name in graph.tensors if name not in weights.tensors]
-    unexpected = [name for name in weights.tensors if name not in graph.tensors]
-    if missing or unexpected:
-        parts = [f"missing {_named(missing)}"] if missing else []
-        parts += [f"unexpected {_named(unexpected)}"] if unexpected else []
-        yield f"got a file that does not fit the graph: {', '.join(parts)}; use the two that one export made"
-    for name, (dtype, shape) in graph.tensors.items():
-        got = weights.tensors.get(name, (dtype, shape))
-        if got != (dtype, shape):
-            yield (
-                f"got {shown(name)} of {got[0]} {list(got[1])}, allowed {dtype} {list(shape)} as the graph says"
-            )
 
 
 def input_violations(

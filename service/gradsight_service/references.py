@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from gradsight._data_formats import DATA_FORMATS, FORMATS_BY_ENDING
+from gradsight._program_weights import misfits
 from gradsight._reasons import Reason
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
 from gradsight_service.calls import Context
@@ -22,7 +23,6 @@ from gradsight_service.programs import (
     input_violations,
     read_graph,
     read_weights,
-    weight_problems,
 )
 from gradsight_service.recipes import recipe_violations
 from gradsight_service.starts import baseline_violations, extension_violations, weights_violations
@@ -132,8 +132,10 @@ class References:
             else:
                 facts[name] = read_as
         if len(facts) == 2:
-            problems = weight_problems(facts["graph"], facts["weights"])
-            found.extend(Violation(path="model.program.weights", message=problem) for problem in problems)
+            found.extend(
+                Violation(path="model.program.weights", message=f"got others than the graph's: {misfit}")
+                for misfit in misfits(facts["graph"].tensors, facts["weights"].tensors)
+            )
         if "graph" in facts:
             columns = {split: header.columns for split, header in headers.items() if header.columns}
             found.extend(input_violations(spec, facts["graph"].inputs, columns))

@@ -8,10 +8,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gradsight._program_weights import Tensors, misfits, needed_tensors
 from gradsight._tensor_headers import read_safetensors_header
 from gradsight.graph import Graph
-
-_MOST_NAMED = 5
 
 
 def read_weights(graph: Graph, weights: Mapping[str, Tensor] | Path | None) -> dict[str, Tensor]:
@@ -19,8 +18,7 @@ def read_weights(graph: Graph, weights: Mapping[str, Tensor] | Path | None) -> d
 
     Without weights, zeros on torch's default device: the meta device, say, before a state is assigned.
     """
-    wanted = {p.name: (p.dtype, p.shape) for p in graph.parameters if not p.tied_to}
-    wanted |= {buffer.name: (buffer.dtype, buffer.shape) for buffer in graph.buffers}
+    wanted = needed_tensors(graph)
     if weights is None:
         return {
             name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, (dtype, shape) in wanted.items()
@@ -43,22 +41,9 @@ def read_weights(graph: Graph, weights: Mapping[str, Tensor] | Path | None) -> d
     return {name: tensors[name] for name in wanted}
 
 
-def _compare(
-    wanted: Mapping[str, tuple[str, tuple[int, ...]]], found: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> None:
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    if missing or unexpected:
-        parts = [
-            f"{what} {_named(names)}"
-            for what, names in (("missing", missing), ("unexpected", unexpected))
-            if names
-        ]
-        raise ValueError(f"weights: {', '.join(parts)}; use the weights that were exported with this graph")
-    for name, (dtype, shape) in wanted.items():
-        if found[name] != (dtype, shape):
-            got = f"{found[name][0]} {list(found[name][1])}"
-            raise ValueError(f"weights: {name!r} is {got}, the graph says {dtype} {list(shape)}")
+def _compare(wanted: Tensors, found: Tensors) -> None:
+    if misfit := next(misfits(wanted, found), None):
+        raise ValueError(f"weights: {misfit}")
 
 
 def _check_finite(name: str, tensor: Tensor, *, infinite: bool) -> None:
@@ -67,8 +52,3 @@ def _check_finite(name: str, tensor: Tensor, *, infinite: bool) -> None:
         count = int(tensor.isnan().sum() if infinite else tensor.isfinite().logical_not().sum())
         if count:
             raise ValueError(f"weights: {name!r} has {count} non-finite values; allowed: numbers only")
-
-
-def _named(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
-    return shown + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")

@@ -57,5 +57,5 @@ def test_what_does_not_fit_is_named(service: Service, rows: Path) -> None:
         client.submit(model=other, train=rows, target="label")
     said = {violation.field: violation.message for violation in caught.value.fields}
     assert set(said) == {"model.program.weights", "data.input_columns"}
-    assert 'missing "hidden.weight"' in said["model.program.weights"]
+    assert "missing 'hidden.weight'" in said["model.program.weights"]
     assert 'no column "weights"' in said["data.input_columns"]
