@@ -8,6 +8,7 @@
     reader.py      graph.json and weights.safetensors -> module, on the worker
       module.py      the module: two procedures over one set of parameters
       weights.py     tensors of the file, compared with the graph
+      watching.py    where probes of activations look
       shapes.py      the graph run on shapes alone, before anything is computed
     source.py      all of it as a `ModelSource`
 

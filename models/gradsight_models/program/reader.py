@@ -23,6 +23,7 @@ from gradsight.graph import (
 )
 from gradsight_models.program.functions import function_of
 from gradsight_models.program.module import Part, Program
+from gradsight_models.program.watching import outputs_of_modules
 from gradsight_models.program.weights import read_weights
 
 ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -56,8 +57,13 @@ def build_program(graph: Graph | bytes, weights: Mapping[str, Tensor] | Path | N
             _register(program, graph, parameter.name, value)
     for buffer in graph.buffers:
         _register(program, graph, buffer.name, tensors[buffer.name])
+    outputs = outputs_of_modules(graph)
     program.set_procedures(
-        list(tensors), _procedure(graph, graph.training), _procedure(graph, graph.evaluation)
+        list(tensors),
+        _procedure(graph, graph.training),
+        _procedure(graph, graph.evaluation),
+        watched=_procedure(graph, graph.training, outputs),
+        watched_paths=list(outputs),
     )
     return program.train()
 
@@ -88,14 +94,25 @@ def _register(program: Program, graph: Graph, path: str, tensor: Tensor) -> None
         ) from None
 
 
-def _procedure(graph: Graph, procedure: Procedure) -> Callable[..., Tensor]:
-    """A function of the inputs and of all tensors: torch.fx writes it from nodes that are all our own."""
+def _procedure(
+    graph: Graph, procedure: Procedure, outputs: Mapping[str, Reference] | None = None
+) -> Callable[..., Tensor]:
+    """A function of the inputs and of all tensors: torch.fx writes it from nodes that are all our own.
+
+    With `outputs`, of the parts at these paths, too: each is called with its output.
+    """
     writer = _Writer(graph)
+    watching: dict[str, list[tuple[Reference, fx.Node]]] = {}
+    for index, reference in enumerate((outputs or {}).values()):
+        part = writer.written.placeholder(f"part_{index}")
+        watching.setdefault(reference.name, []).append((reference, part))
     for node in procedure.nodes:
         function = function_of(node.operator, graph.operators[node.operator])
         arguments = tuple(writer.value(argument) for argument in node.arguments)
         options = {name: writer.value(option) for name, option in node.options.items()}
         writer.nodes["node", node.name] = writer.written.call_function(function, arguments, options)
+        for reference, part in watching.get(node.name, ()):
+            writer.written.call_function(operator.call, (part, writer.value(reference)))
     writer.written.output(writer.value(procedure.scores))
     forward: Callable[..., Tensor] = fx.GraphModule(nn.Module(), writer.written).forward
     return forward
