@@ -7,31 +7,22 @@ from functools import partial
 from pathlib import Path
 
 from gradsight import _convert, _transfer
-from gradsight._data_formats import FORMATS_BY_ENDING
 from gradsight._effects import Compute, Emit, Operation
 from gradsight._enums import ArtifactKind, JobState
 from gradsight._errors import (
-    FieldViolation,
     InvalidRequest,
-    InvalidSpec,
     JobCancelled,
     JobFailed,
 )
-from gradsight._export import GRAPH_FILE, WEIGHTS_FILE
-from gradsight._human import UPLOAD
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience, call, call_patiently
 from gradsight._spec import JobSpec
+from gradsight._spec_files import upload_files
 from gradsight._watch import watch_job
 from gradsight.v1 import artifact_pb2, spec_pb2, state_pb2
 from gradsight.v1 import artifact_service_pb2 as files
 from gradsight.v1 import training_service_pb2 as wire
-
-_PROGRAM_FILES = (
-    ("graph", GRAPH_FILE, artifact_pb2.ARTIFACT_KIND_GRAPH),
-    ("weights", WEIGHTS_FILE, artifact_pb2.ARTIFACT_KIND_WEIGHTS),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +39,7 @@ def create_job(
     """Uploads the files that the spec names, then creates the job or only checks it."""
     message = spec_pb2.JobSpec()
     message.CopyFrom(spec._message)
-    for split in ("train", "validation", "test"):
-        if message.data.HasField(split):
-            yield from _upload_source(getattr(message.data, split), f"data.{split}", patience)
-    if message.model.HasField("program"):
-        yield from _upload_program(message.model.program, spec._files, patience)
+    yield from upload_files(message, spec._files, patience)
     response: wire.CreateJobResponse = yield from call(
         "CreateJob",
         wire.CreateJobRequest(
@@ -294,46 +281,6 @@ def _artifacts_request(job_id: str, kind: ArtifactKind | str | None) -> files.Li
     except ValueError:
         allowed = ", ".join(known for known in ArtifactKind if known is not ArtifactKind.UNKNOWN)
         raise InvalidRequest(f"kind: got {str(kind)!r}, allowed: {allowed}") from None
-
-
-def _upload_source(source: spec_pb2.DataSource, field: str, patience: Patience) -> Operation[None]:
-    if not source.uri.startswith(UPLOAD):
-        return
-    path = Path(source.uri.removeprefix(UPLOAD))
-    artifact = yield from _upload_file(path, field, patience)
-    if source.format == spec_pb2.DATA_FORMAT_UNSPECIFIED:
-        # The content may have been uploaded before under another name, whose ending would then decide.
-        source.format = FORMATS_BY_ENDING.get(path.suffix.lower(), spec_pb2.DATA_FORMAT_UNSPECIFIED)
-    source.artifact = artifact.digest
-
-
-def _upload_program(
-    program: spec_pb2.ProgramModel, contents: Mapping[str, bytes], patience: Patience
-) -> Operation[None]:
-    """Uploads graph and weights, from local files or from an exported model, and names them by their digests."""
-    for name, filename, kind in _PROGRAM_FILES:
-        place, field = getattr(program, name), f"model.program.{name}"
-        content = contents.get(place)
-        if content is not None:
-            yield from _transfer.upload(Path(filename), patience, kind=kind, content=content)
-        elif place.startswith(UPLOAD):
-            path = Path(place.removeprefix(UPLOAD))
-            artifact = yield from _upload_file(path, field, patience, kind)
-            setattr(program, name, artifact.digest)
-
-
-def _upload_file(
-    path: Path,
-    field: str,
-    patience: Patience,
-    kind: artifact_pb2.ArtifactKind.ValueType = artifact_pb2.ARTIFACT_KIND_DATASET,
-) -> Operation[Artifact]:
-    try:
-        return (yield from _transfer.upload(path, patience, kind=kind))
-    except (OSError, InvalidRequest) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        violation = FieldViolation(field, f"{path} cannot be uploaded: {reason}")
-        raise InvalidSpec(f"{field}: {violation.message}", [violation]) from None
 
 
 def _whole(name: str, value: int | None) -> int:
