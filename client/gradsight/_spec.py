@@ -106,7 +106,8 @@ class JobSpec(Mapping[str, Any]):
     ) -> None:
         merged = _merge({} if mapping is None else mapping, options)
         # Of an exported model, by digest: they travel with the spec until it is submitted.
-        self._files = _exported(merged)
+        kept: Mapping[str, bytes] = mapping._files if isinstance(mapping, JobSpec) else {}
+        self._files: Mapping[str, bytes] = _exported(merged) or kept
         self._message = spec_from_mapping(merged, Path(directory))
         self._form = mapping_from_spec(self._message)
 

@@ -188,7 +188,8 @@ def test_the_asyncio_client_extends_and_lists_recipes_too(service: "LittleServic
         async with aio.Client(service.address, patience=QUICK) as client:
             [found] = await client.recipes()
             assert (found.name, found.options[0].default_value) == ("lora", "8")
-            job = await client.submit(model=EXPORTED, train=rows, target="y")
+            spec = JobSpec(JobSpec(model=EXPORTED, target="y"), train=rows)
+            job = await client.submit(spec)
             longer = await job.extend(epochs=9)
             assert (await longer.get()).spec["start"] == {"extend": job.job_id}
 
