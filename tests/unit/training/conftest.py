@@ -46,7 +46,7 @@ class Stepper:
     def stepping(self, model: nn.Module | None = None) -> TrainingStep:
         """A step on the state as it is set up now."""
         return TrainingStep(
-            model=model or self.model,
+            model=self.model if model is None else model,
             objective=self.objective,
             state=self.state,
             clipping=self.clipping,
@@ -84,7 +84,7 @@ class Stepper:
         return (values.to(self.device),), targets.to(self.device)
 
     def slot(self) -> StepSlot:
-        return StepSlot(*torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], device=self.device).unbind())
+        return StepSlot.apart(self.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of everything that a step may change, random numbers aside."""

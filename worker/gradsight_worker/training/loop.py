@@ -6,15 +6,16 @@ or gradient is not finite changes nothing: the decision is a tensor, taken where
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from gradsight.v1 import event_pb2
+from gradsight.v1 import event_pb2, spec_pb2
 from gradsight_worker.training.backward import send_backward
 from gradsight_worker.training.channel import Command, TrainerChannel
 from gradsight_worker.training.clipping import Clipper, Clipping
+from gradsight_worker.training.computing import refusal_of
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.memory import MicroBatches, shortage_of_memory
@@ -42,10 +43,13 @@ class TrainingLoop:
     validation: Validation
     saver: CheckpointSaver
     channel: TrainerChannel
+    compute: spec_pb2.ComputeSpec = field(default_factory=spec_pb2.ComputeSpec)
     stop_requested: bool = False
 
     def run(self) -> bool:
         """Train; False when asked to stop before the end. Raises TrainingFailed and ChannelClosed."""
+        if (self.compute.compiled or self.compute.deterministic) and not self.finished:
+            self._try_out()
         next_look = 0.0
         while not self.finished and not self.stop_requested:
             step = self.state.step + 1
@@ -65,6 +69,15 @@ class TrainingLoop:
     def finished(self) -> bool:
         """Whether the last step is done."""
         return self.state.step >= self.total_steps or self.state.stopped_early
+
+    def _try_out(self) -> None:
+        try:
+            with self.telemetry.paused():
+                self.take_step.try_out(*self.batches.fetch(self.state.step + 1))
+        except Exception as error:
+            if refusal := refusal_of(error, self.compute):
+                raise refusal from error
+            raise
 
     def _take(self, step: int) -> None:
         inputs, targets = self.batches.fetch(step)
@@ -159,6 +172,15 @@ class TrainingStep:
         telemetry.measure(prober.after_backward, result, self._loss_scale and self._loss_scale.value)
         self.update(learning_rate, slot)
         telemetry.measure(prober.after_update, result, slot.loss, lambda: self.loss(inputs, targets))
+
+    def try_out(self, inputs: tuple[Tensor, ...], targets: Tensor) -> None:
+        """Compute a step and forget it: what the model cannot do shows now, and compiled code is ready afterwards."""
+        randomness = random_state(self._state.device)
+        self.forward_backward(inputs, targets, StepSlot.apart(self._state.device))
+        with torch.no_grad():
+            self.loss(inputs, targets)
+        self._guard.put_back()
+        restore_random_state(randomness, self._state.device)
 
     def forward_backward(self, inputs: tuple[Tensor, ...], targets: Tensor, slot: StepSlot) -> None:
         """Gradients of the whole batch's loss, in as many parts as memory asks for."""

@@ -43,6 +43,11 @@ class StepSlot:
     loss_scale: Tensor
     """What the loss was multiplied by before it was sent backward; 0 where the run has no such scale."""
 
+    @classmethod
+    def apart(cls, device: torch.device) -> "StepSlot":
+        """For a step that is not reported."""
+        return cls(*torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], device=device).unbind())
+
 
 class Telemetry:
     """Collects the steps of one attempt and reports them in batches."""

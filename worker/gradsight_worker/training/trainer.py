@@ -22,6 +22,7 @@ from gradsight_worker.training.building import build_model
 from gradsight_worker.training.channel import ChannelClosed, TrainerChannel
 from gradsight_worker.training.checkpoints import CheckpointRefused, load_checkpoint, load_newest
 from gradsight_worker.training.clipping import Clipping
+from gradsight_worker.training.computing import computed_as, repeatable
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.judgement import judge_and_write
@@ -46,7 +47,8 @@ def run_trainer(plan: TrainingPlan, channel: TrainerChannel) -> int:
     """Train as planned; the answer is an `ExitStatus`."""
     try:
         try:
-            return _run(plan, channel)
+            with repeatable(plan.spec.compute):
+                return _run(plan, channel)
         except TrainingFailed as failure:
             channel.send_failure(failure.error)
         except ChannelClosed:
@@ -154,8 +156,9 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
         state=state,
         total_steps=run.total_steps,
         batches=prepared.batches,
+        compute=spec.compute,
         take_step=TrainingStep(
-            model=run.model,
+            model=computed_as(spec.compute, run.model),
             objective=run.objective,
             state=state,
             clipping=Clipping.of(spec.optimizer),
