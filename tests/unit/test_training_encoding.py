@@ -106,6 +106,7 @@ def test_windows_know_the_rows_they_come_from(tmp_path: Path, memory_bytes: int)
     encoded = encode(rows, tmp_path, memory_bytes, Windows(), TokenOutputs(5))
     owners = np.repeat(np.arange(20_000), counts.astype(int))
     assert len(encoded) == len(owners)
+    assert encoded.owners is not None
     assert np.array_equal(encoded.owners, owners)
     (numbers,), _ = encoded.fetch(torch.tensor([len(owners) - 1]))
     assert numbers.dtype == torch.bfloat16

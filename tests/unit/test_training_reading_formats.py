@@ -113,7 +113,7 @@ def test_a_row_hashes_alike_in_every_format(tmp_path: Path, table: Table) -> Non
 def test_a_file_in_many_blocks_reads_like_one(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = {
+    table: Table = {
         "text": [f'row {n} of "many",\nto be cut' for n in range(5000)],
         "number": [None if n % 97 == 0 else n / 8 for n in range(5000)],
         "label": [f"class {n % 3}" for n in range(5000)],
@@ -168,7 +168,7 @@ def test_spaces_around_numbers_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_columns_of_few_words_are_read_without_being_named(tmp_path: Path, name: str) -> None:
-    table = {
+    table: Table = {
         "size": ["S", "M", None, "M"] * 50,
         "note": [f"note {n}" for n in range(200)],
         "number": [0.5, 1.5, None, 2.0] * 50,

@@ -85,7 +85,7 @@ def _one_zero_one_nan(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _row_bytes(numbers: npt.NDArray[Any]) -> Iterable[Bytes]:
     little = numbers.astype(numbers.dtype.newbyteorder("<"), order="C", copy=False)
-    packed = memoryview(little.reshape(-1).view(np.uint8))
+    packed = little.reshape(-1).view(np.uint8).data
     width = len(packed) // len(numbers)
     return (packed[start : start + width] for start in range(0, len(packed), width))
 
