@@ -8,7 +8,8 @@ from gradsight.graph import Graph, Node, Procedure, Reference
 
 # fmt: off
 _ACTIVATIONS = frozenset((
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "silu_", "mish", "softplus", "hardtanh",
+    "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "silu_", "mish", "softplus",
+    "hardtanh",
     "hardswish", "tanh", "sigmoid",
 ))
 # fmt: on
