@@ -7,18 +7,15 @@ matrices only, and gradients clipped by their global norm at 1.
 import importlib.util
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from _step_cases import Case
+from _turns import Turn, clock
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-
-Turn = Callable[[int], float]
-"""Takes so many steps; the seconds that they took."""
 
 WEIGHT_DECAY = 0.01
 MAX_NORM = 1.0
@@ -35,7 +32,7 @@ def data_loader(case: Case) -> Turn:
     losses: list[float] = []
 
     def turn(steps: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(steps):
             inputs, targets = next(batches)
             optimizer.zero_grad()
@@ -44,7 +41,7 @@ def data_loader(case: Case) -> Turn:
             nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
             optimizer.step()
             losses.append(loss.item())
-        return time.perf_counter() - began
+        return clock() - began
 
     return turn
 
@@ -65,7 +62,7 @@ def hand_tuned(case: Case) -> Turn:
     order = _shuffled(len(targets), case.batch_size)
 
     def turn(steps: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(steps):
             rows = next(order)
             gradients.zero_()
@@ -92,7 +89,7 @@ def hand_tuned(case: Case) -> Turn:
                     maximize=False,
                     grad_scale=divisor,
                 )
-        return time.perf_counter() - began
+        return clock() - began
 
     return turn
 
@@ -106,7 +103,7 @@ def fused_optimizer(case: Case) -> Turn:
     order = _shuffled(len(targets), case.batch_size)
 
     def turn(steps: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(steps):
             rows = next(order)
             optimizer.zero_grad()
@@ -116,7 +113,7 @@ def fused_optimizer(case: Case) -> Turn:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, MAX_NORM)
             optimizer.step()
-        return time.perf_counter() - began
+        return clock() - began
 
     return turn
 
@@ -145,10 +142,10 @@ def lightning(case: Case) -> Turn:
 
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == _LEAD:
-                self.began = time.perf_counter()
+                self.began = clock()
 
         def on_train_end(self, *_: Any) -> None:
-            self.ended = time.perf_counter()
+            self.ended = clock()
 
     def turn(steps: int) -> float:
         clock = Clock()
@@ -180,10 +177,10 @@ def hf_trainer(case: Case) -> Turn:
 
         def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step == _LEAD:
-                self.began = time.perf_counter()
+                self.began = clock()
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
-            self.ended = time.perf_counter()
+            self.ended = clock()
 
     def turn(steps: int) -> float:
         clock = Clock()

@@ -20,7 +20,8 @@ from _household import scratch_directory
 from _our_loop import our_loop, rebuilt_from_its_graph
 from _report import Figure, arguments, report
 from _step_cases import CASES, Case
-from _step_loops import OTHERS, Turn, missing
+from _step_loops import OTHERS, missing
+from _turns import Turn, measure_processor_time
 
 OURS, PROGRAM = "ours", "ours, exported program"
 _OF_EAGER = 0.95
@@ -43,6 +44,11 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=1, help="torch's threads in every loop")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="not the wall's: for a machine that has other things to do",
+    )
     parser.add_argument("--rounds", type=int, help="turns of each loop (5; quick: 3)")
     parser.add_argument("--case", action="append", choices=CASES, help="only this one (repeatable)")
     parser.add_argument("--loop", action="append", choices=[PROGRAM, *OTHERS], help="only ours and this one")
@@ -65,7 +71,7 @@ def _measure(case: Case, name: str, loops: list[str], options: argparse.Namespac
     with ExitStack() as stack:
         directory = stack.enter_context(scratch_directory())
         processes = {
-            loop: stack.enter_context(_LoopProcess(name, loop, options.threads, directory)) for loop in loops
+            loop: stack.enter_context(_LoopProcess(name, loop, options, directory)) for loop in loops
         }
         for process in processes.values():
             process.take(case.warm_up)
@@ -111,12 +117,12 @@ def _ratio(one: list[float], other: list[float]) -> float:
 class _LoopProcess:
     """One loop in a process of its own, for all rounds of a case. A context manager."""
 
-    def __init__(self, case: str, loop: str, threads: int, directory: Path) -> None:
+    def __init__(self, case: str, loop: str, options: argparse.Namespace, directory: Path) -> None:
         self._pool = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_set_up,
-            initargs=(case, loop, threads, directory / loop),
+            initargs=(case, loop, options, directory / loop),
         )
 
     def take(self, steps: int) -> float:
@@ -135,8 +141,10 @@ class _LoopProcess:
 _turns: list[Turn] = []
 
 
-def _set_up(name: str, loop: str, threads: int, directory: Path) -> None:
-    torch.set_num_threads(threads)
+def _set_up(name: str, loop: str, options: argparse.Namespace, directory: Path) -> None:
+    torch.set_num_threads(options.threads)
+    if options.processor_time:
+        measure_processor_time()
     case = CASES[name]
     if loop == OURS:
         _turns.append(our_loop(case, case.model(), directory))
