@@ -20,8 +20,9 @@ from gradsight_models import Layer
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.randomness import random_state, restore_random_state
 
-BUDGET = 0.03
-"""Share of the training time that probes may take, once their cost is known."""
+BUDGET = 0.02
+"""Share of the training time that probes may take, once their cost is known: of the 3 % that telemetry may take in
+all, the rest is for what is measured at every step."""
 _DENSE_INTERVAL = 10
 _DENSE_UNTIL_STEP = 200
 _LONGEST_INTERVAL = 1000
