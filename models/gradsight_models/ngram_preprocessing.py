@@ -24,7 +24,7 @@ _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 _NGRAM_MARK = "#"
 _MOST_WIDTH = 2048
 """Features of one row: enough for several paragraphs."""
-_ROWS_WITHIN = 0.995
+_ROWS_WITHIN = 0.9
 """Share of training rows that keep all their features: a single long text must not make every row wide."""
 _MOST_COUNTED = 4_000_000
 """Features counted at a time while fitting: about half a gigabyte."""

@@ -12,6 +12,8 @@ import torch
 from gradsight_models.columns import Chunk, Chunks, Column, ColumnKind, Encoded
 from gradsight_models.moments import Moments
 
+FARTHEST = 10.0
+"""Deviations from the mean beyond which numbers are alike: one slip of the keyboard must not outweigh a row."""
 MOST_WORDS = 256
 """Words of a column with a place of their own; a column of more is closer to an id than to a category."""
 
@@ -20,7 +22,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class NumberFeatures:
-    """Numbers to `(value - mean) / deviation`; a missing one is the mean, 0.
+    """Numbers to `(value - mean) / deviation`, at most `FARTHEST` from 0; a missing one is the mean, 0.
 
     One value a row, or all the numbers of a tensor. Where the deviation is 0 the column was constant in training and
     is 0 everywhere: its weights were never trained. Where train has both, a second group of features tells missing (1)
@@ -45,28 +47,27 @@ class NumberFeatures:
         return bool(self.marked)
 
     def encode(self, cells: npt.NDArray[Any]) -> Matrix:
-        """[rows, size]. Raises ValueError for an infinite number, or for one far beyond those of train."""
+        """[rows, size]. Raises ValueError for an infinite number."""
         values = np.asarray(cells, dtype=np.float64).reshape(len(cells), -1)
         if values.shape[1] != len(self.mean):
             raise ValueError(f"got {values.shape[1]} numbers a row, allowed: {len(self.mean)}")
         missing = np.isnan(values)
         deviation = np.asarray(self.deviation)
+        if np.isinf(values).any():
+            row, place = np.argwhere(np.isinf(values))[0]
+            raise ValueError(f"row {row + 1}: got {values[row, place]}, allowed: a finite number")
         unknown = missing | (deviation == 0)
         with np.errstate(over="ignore", invalid="ignore"):
             standard = (values - np.asarray(self.mean)) / np.where(deviation > 0, deviation, 1.0)
-        standard = np.where(unknown, 0.0, standard)
-        # Beyond float32 the model would see infinity.
-        unfit = ~(np.abs(standard) <= np.finfo(np.float32).max) | np.isinf(values)
-        if unfit.any():
-            row, place = np.argwhere(unfit)[0]
-            raise ValueError(f"row {row + 1}: got {values[row, place]}, allowed: a finite number")
+        standard = np.where(unknown, 0.0, standard.clip(-FARTHEST, FARTHEST))
         return np.concatenate([standard, missing[:, list(self.marked)]], axis=1)
 
     def to_json(self) -> dict[str, Any]:
-        """`mean`, `deviation` and `marked`, by number."""
+        """`mean`, `deviation` and `marked`, by number, and `farthest`."""
         return {
             "kind": self.kind,
             "name": self.name,
+            "farthest": FARTHEST,
             "mean": list(self.mean),
             "deviation": list(self.deviation),
             "marked": list(self.marked),

@@ -246,3 +246,13 @@ def test_the_docs_state_every_option_with_its_default(architecture: str) -> None
     assert {
         name: re.sub(r"(?<=\d),(?=\d)", "", text).strip() for name, text in documented.items()
     } == defaults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_model_compiles_whole(architecture: str) -> None:
+    module, encoded = source_and_inputs(architecture, options={"dropout": 0.0})
+    expected = module(*encoded.inputs)
+    # Traced as `torch.compile` traces it, without the compiler of its last stage.
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    assert torch.allclose(compiled(*encoded.inputs), expected, atol=1e-5)
