@@ -21,6 +21,9 @@ WEIGHTS = "weights.safetensors"
 
 
 def test_a_small_network_is_trained_measured_and_delivered(workshop: Workshop) -> None:
+    temporary = workshop.directory / "temporary"
+    temporary.mkdir()
+    workshop.environ["TMPDIR"] = str(temporary)
     worker = workshop.start_real_worker()
     ref = workshop.create(network(workshop, steps=200))
     job = workshop.wait_done(ref, timeout_s=60)
@@ -35,6 +38,7 @@ def test_a_small_network_is_trained_measured_and_delivered(workshop: Workshop) -
     assert job.progress.step == job.progress.total_steps == 200
     for file in job.result:
         workshop.artifacts.verify("default", file.digest)
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
