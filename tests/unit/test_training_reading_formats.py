@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from safetensors.numpy import save
 
 from gradsight.v1 import spec_pb2
 from gradsight_models.columns import Column, ColumnKind, Reading
-from gradsight_worker.training.data import csv_file, jsonl_file
+from gradsight_worker.training.data import csv_file, jsonl_file, parquet_file
 from gradsight_worker.training.data.hashing import row_hashes
 from gradsight_worker.training.data.reading import read_rows
 from gradsight_worker.training.data.rows import Roles, Rows, TargetKind
@@ -298,3 +300,63 @@ def test_a_bad_row_far_down_a_file_in_blocks_is_named(
     lines = "".join(f'{{"a":{n},"label":"x"}}\n' for n in range(20_000)) + '{"a":"word","label":"x"}'
     with pytest.raises(TrainingFailed, match='row 20001, column "a": got "word"'):
         read(tmp_path, lines.encode(), Roles(inputs=("a",), target="label"), "r.jsonl")
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> dict[str, Any]:
+    rows = draw(st.integers(1, 30))
+    finite = {"allow_nan": False, "allow_infinity": False}
+
+    def array(dtype: str, *shape: int) -> Any:
+        elements = finite if dtype.startswith("f") else None
+        return draw(numpy_strategies.arrays(np.dtype(dtype), (rows, *shape), elements=elements))
+
+    dtypes = st.sampled_from(["f2", "f4", "f8", "u1", "i2", "i8", "?"])
+    return {
+        "tensor": array(draw(dtypes), *draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))),
+        "number": array(draw(dtypes)),
+        "label": array("i4"),
+    }
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(columns=arrays())
+def test_tensors_that_were_written_are_read(tmp_path: Path, columns: dict[str, Any]) -> None:
+    structured = np.empty(
+        len(columns["label"]), [(name, cells.dtype, cells.shape[1:]) for name, cells in columns.items()]
+    )
+    for name, cells_of in columns.items():
+        structured[name] = cells_of
+    file = io.BytesIO()
+    np.save(file, structured)
+    roles = Roles(inputs=("tensor", "number"), target="label")
+    for name, content in {"r.npy": file.getvalue(), "r.safetensors": save(columns)}.items():
+        rows = read(tmp_path, content, roles, name)
+        (chunk,) = rows.chunks()
+        assert chunk[0].dtype == columns["tensor"].dtype
+        assert np.array_equal(chunk[0], columns["tensor"])
+        assert np.array_equal(chunk[1], columns["number"].astype(np.float64))
+        assert rows.targets is not None
+        assert rows.targets.tolist() == [str(label) for label in columns["label"]]
+
+
+def test_long_texts_come_fewer_at_a_time(tmp_path: Path) -> None:
+    table: Table = {"text": [f"{n}" * 20_000 for n in range(300)], "label": ["x"] * 300}
+    roles = Roles(reading=Reading.TEXT, target="label")
+    lengths = set()
+    for memory_bytes in (1 << 30, 0):
+        rows = read(tmp_path, as_csv(table), roles, "r.csv", memory_bytes)
+        lengths.add(tuple(len(chunk[0]) for chunk in rows.chunks()))
+    (chunks,) = lengths
+    assert max(chunks) < 100
+    assert sum(chunks) == 300
+
+
+def test_a_parquet_file_that_inflates_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ["x" * 1000] * 100_000, "label": ["y"] * 100_000}), file)
+    monkeypatch.setattr(parquet_file, "_INFLATED_BYTES", 1 << 20)
+    with pytest.raises(TrainingFailed, match="inflates beyond"):
+        read(tmp_path, file.getvalue(), Roles(reading=Reading.TEXT, target="label"), "r.parquet")

@@ -20,7 +20,7 @@ from gradsight_worker.training.data.faults import (
     names_of,
 )
 from gradsight_worker.training.data.mapped import MappedFile
-from gradsight_worker.training.data.rows import Roles, Rows, TargetKind
+from gradsight_worker.training.data.rows import NO_CATEGORY, Roles, Rows, TargetKind
 from gradsight_worker.training.data.tables import Survey
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import DataFile
@@ -28,7 +28,6 @@ from gradsight_worker.training.plan import DataFile
 Array = npt.NDArray[Any]
 
 _CHECKED_BYTES = 2 << 20
-_NO_CATEGORY = "(none)"
 _ZERO_OR_ONE = "0 or 1"
 
 
@@ -82,7 +81,7 @@ def read_arrays(arrays: Mapping[str, RawColumn], file: DataFile, roles: Roles) -
         columns=columns,
         inputs=inputs,
         target=_target(arrays, file, roles),
-        category=_text_role(arrays, roles.category, file, missing=_NO_CATEGORY),
+        category=_text_role(arrays, roles.category, file, missing=NO_CATEGORY),
         id=_text_role(arrays, roles.id, file),
         filename=file.filename,
         left_out=tuple(name for name in arrays if name not in used),

@@ -1,6 +1,7 @@
 """Where the cells of a column lie: in memory, in a table of Arrow batches, or in a file of tensors."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,11 @@ class Cells(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def batch_length(self) -> int:
+        """Rows that are about as many bytes as are fit to be gathered at once."""
+        ...
+
     def gather(self, rows: Selection) -> npt.NDArray[Any]:
         """The cells of these rows, in an array of their own."""
         ...
@@ -38,6 +44,11 @@ class ArrayCells:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def batch_length(self) -> int:
+        """Any number: rows of tensors are as long as their column says."""
+        return sys.maxsize
 
     def gather(self, rows: Selection) -> npt.NDArray[Any]:
         """As `Cells.gather`."""
@@ -60,6 +71,11 @@ class TensorCells:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def batch_length(self) -> int:
+        """Any number: rows of tensors are as long as their column says."""
+        return sys.maxsize
+
     def gather(self, rows: Selection) -> npt.NDArray[Any]:
         """As `Cells.gather`."""
         return self.convert(self.values[rows])
@@ -81,8 +97,8 @@ class ArrowTable:
             self._batch = batches.__getitem__
             count = len(batches)
         self._file = batches if isinstance(batches, MappedFile) else None
-        self._length = max(self._batch(0).num_rows, 1) if count else 1
-        self._rows = (count - 1) * self._length + self._batch(count - 1).num_rows if count else 0
+        self.batch_length = max(self._batch(0).num_rows, 1) if count else 1
+        self._rows = (count - 1) * self.batch_length + self._batch(count - 1).num_rows if count else 0
 
     def __len__(self) -> int:
         return self._rows
@@ -92,15 +108,15 @@ class ArrowTable:
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(self._rows)
             while start < stop:
-                number, place = divmod(start, self._length)
-                taken = min(stop - start, self._length - place)
+                number, place = divmod(start, self.batch_length)
+                taken = min(stop - start, self.batch_length - place)
                 yield self._batch(number).column(column), slice(place, place + taken)
                 start += taken
             return
-        if self._rows <= self._length:
+        if self._rows <= self.batch_length:
             yield self._batch(0).column(column), rows
             return
-        numbers, places = np.divmod(rows, self._length)
+        numbers, places = np.divmod(rows, self.batch_length)
         cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
         for start, stop in itertools.pairwise(cuts):
             if start < stop:
@@ -121,6 +137,11 @@ class ArrowCells:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def batch_length(self) -> int:
+        """That of the table's batches, which follows from what its first rows take."""
+        return self.table.batch_length
 
     def gather(self, rows: Selection) -> npt.NDArray[Any]:
         """As `Cells.gather`."""

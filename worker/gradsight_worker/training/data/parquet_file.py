@@ -14,6 +14,9 @@ from gradsight_worker.training.plan import DataFile
 
 _BLOCK = 1 << 20
 _LONGEST_BLOCK = 8192
+_INFLATED_BYTES = 1 << 30
+_INFLATED_RATIO = 1000
+"""A file may become so many bytes, or so many times its size; beyond it is made to fill a disk."""
 
 
 class ParquetFile:
@@ -84,12 +87,22 @@ class ParquetFile:
         metadata = self._reader.metadata
         size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
         rows = max(1, min(_LONGEST_BLOCK, _BLOCK // max(1, size // max(1, metadata.num_rows))))
-        done = 0
+        done = inflated = 0
+        packed = self._file.path.stat().st_size
+        most = max(_INFLATED_BYTES, _INFLATED_RATIO * packed)
         try:
             for block in self._reader.iter_batches(
                 batch_size=rows, columns=list(dict.fromkeys(names)), use_threads=False
             ):
-                yield done, [_plain(block.column(name)) for name in names]
+                columns = [_plain(block.column(name)) for name in names]
+                inflated += sum(column.nbytes for column in columns)
+                if inflated > most:
+                    raise TrainingFailed.by_data(
+                        f"{self._file.filename}, row {done + 1}: a Parquet file of {packed} bytes inflates beyond "
+                        f"{most} bytes",
+                        row=done + 1,
+                    )
+                yield done, columns
                 done += block.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error

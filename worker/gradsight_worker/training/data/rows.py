@@ -16,6 +16,8 @@ from gradsight_worker.training.errors import TrainingFailed
 TextColumn = npt.NDArray[np.object_]
 """Of `str`."""
 
+NO_CATEGORY = "(none)"
+"""Category of a row whose cell is empty."""
 _CHUNK_BYTES = 2 << 20
 _TEXT_BYTES = 64
 """What a text is taken to need when a chunk's length is chosen."""
@@ -126,7 +128,7 @@ class Rows:
 
     @property
     def categories(self) -> TextColumn | None:
-        """The whole category column in memory; a row without one is in `(none)`."""
+        """The whole category column in memory; a row without one is in `NO_CATEGORY`."""
         return self._whole(self.category)
 
     @property
@@ -178,8 +180,9 @@ class Rows:
         )
 
     def chunk_length(self, size: int = 8192) -> int:
-        """Rows in a chunk: `size`, or as many as 2 MiB of cells."""
-        return max(1, min(size, _CHUNK_BYTES // max(1, sum(map(_bytes_of, self.columns)))))
+        """Rows in a chunk: `size`, or as many as about 2 MiB of cells."""
+        longest = min(cells.batch_length for cells in self.inputs)
+        return max(1, min(size, longest, _CHUNK_BYTES // max(1, sum(map(_bytes_of, self.columns)))))
 
     def _chunks(self, columns: Sequence[Cells], size: int) -> Iterator[Chunk]:
         length = self.chunk_length(size)

@@ -17,13 +17,12 @@ from gradsight_worker.training.data.faults import (
     lost_column,
     names_of,
 )
-from gradsight_worker.training.data.rows import Roles, Rows, TargetKind
+from gradsight_worker.training.data.rows import NO_CATEGORY, Roles, Rows, TargetKind
 from gradsight_worker.training.data.tables import CellKind, Survey, TableFile, TableWriter, Wanted
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.plan import DataFile
 
 MOST_INPUTS = 4096
-_NO_CATEGORY = "(none)"
 _TARGETS = {
     TargetKind.CLASS: CellKind.TEXT,
     TargetKind.NUMBER: CellKind.NUMBER,
@@ -146,7 +145,7 @@ def _found(table: TableFile, present: Sequence[str], roles: Roles, file: DataFil
 def _checked(role: str, cells: pa.Array, roles: Roles, file: DataFile, first: int) -> pa.Array:
     """Cells without gaps. Raises TrainingFailed at the first that must not be empty."""
     if role == "category":
-        return pc.if_else(pc.equal(pc.fill_null(cells, ""), ""), _NO_CATEGORY, cells)
+        return pc.if_else(pc.equal(pc.fill_null(cells, ""), ""), NO_CATEGORY, cells)
     if role == "id":
         _require(pc.is_null(cells), cells, roles.id, TEXT_EXPECTED, file, first)
     elif roles.target_kind is TargetKind.CLASS:
