@@ -8,6 +8,7 @@ import enum
 import json
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ class TrainerChannel:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._connection = connection
         self._outbox = _Outbox()
+        self._sending = threading.Lock()
+        """Ticks may come from a thread of their own."""
         self._incoming = _FrameBuffer()
 
     def send_event(self, event: event_pb2.JobEvent, *, droppable: bool = False) -> None:
@@ -172,8 +175,9 @@ class TrainerChannel:
         self._send(kind, json.dumps(value).encode())
 
     def _send(self, kind: _Frame, payload: bytes, *, droppable: bool = False) -> None:
-        self._outbox.put(_HEADER.pack(len(payload), kind) + payload, droppable=droppable)
-        self._outbox.pump(self._connection)
+        with self._sending:
+            self._outbox.put(_HEADER.pack(len(payload), kind) + payload, droppable=droppable)
+            self._outbox.pump(self._connection)
 
 
 class AttemptChannel:

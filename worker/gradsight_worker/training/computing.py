@@ -19,7 +19,8 @@ def computed_as(spec: spec_pb2.ComputeSpec, model: nn.Module) -> nn.Module:
         return model
     # One piece of code per batch size: code for any size would depend on which sizes came first, and a resumed run
     # could not repeat the unbroken one bit for bit.
-    compiled: nn.Module = torch.compile(model, dynamic=False)
+    compiled = torch.compile(model, dynamic=False)
+    assert isinstance(compiled, nn.Module)
     return compiled
 
 

@@ -26,6 +26,7 @@ from gradsight_worker.training.randomness import random_state, restore_random_st
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState
 from gradsight_worker.training.telemetry import StepSlot, Telemetry
+from gradsight_worker.training.ticking import ticking
 
 _LOOK_SECONDS = 0.05
 """How often the loop looks at the channel and the clock of checkpoints."""
@@ -72,7 +73,7 @@ class TrainingLoop:
 
     def _try_out(self) -> None:
         try:
-            with self.telemetry.paused():
+            with self.telemetry.paused(), ticking(self.channel, self.state.step):
                 self.take_step.try_out(*self.batches.fetch(self.state.step + 1))
         except Exception as error:
             if refusal := refusal_of(error, self.compute):
@@ -94,7 +95,7 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         # Readers of the log find an evaluation after the steps that led to it.
         self.telemetry.drain()
-        with self.telemetry.paused():
+        with self.telemetry.paused(), ticking(self.channel, self.state.step):
             event = self.validation.evaluate(self.state)
         self.channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
         self.state.schedule.observe(event.selection_figure)
