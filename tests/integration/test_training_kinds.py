@@ -1,7 +1,9 @@
 """Every kind of model, objective, file and option through the real trainer, from a spec to a result."""
 
+import io
 import json
 import select
+import tarfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 from torch import nn
 
 import gradsight
@@ -247,6 +250,28 @@ def test_images_are_learnt_from_tensors(pictures: Path, tmp_path: Path) -> None:
     assert result.predict([{"image": image}])[0].label == "1"
 
 
+def test_images_are_learnt_from_an_archive_of_folders(pictures: Path, tmp_path: Path) -> None:
+    columns = safetensors.numpy.load_file(pictures)
+    archive = tmp_path / "pictures.tar"
+    with tarfile.open(archive, "w") as members:
+        for number, (image, lies) in enumerate(zip(columns["image"], columns["lies"], strict=True)):
+            file = io.BytesIO()
+            Image.fromarray(image[0]).save(file, "PNG")
+            member = tarfile.TarInfo(f"bars/{'lying' if lies else 'standing'}/{number}.png")
+            member.size = file.tell()
+            file.seek(0)
+            members.addfile(member, file)
+    spec = {
+        "model": {"cnn": {"channels": [8, 16], "image_size": 12}},
+        "data": {"target": "label", "batch_size": 32},
+        "optimizer": {"learning_rate": 0.005},
+        "budget": {"epochs": 6},
+    }
+    outcome = train(plan_of(tmp_path / "run", spec, archive))
+    assert list(outcome.events("data_prepared")[0].classes) == ["lying", "standing"]
+    assert outcome.test.error_ratio < 0.1
+
+
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """500 short texts in two classes."""
@@ -396,3 +421,32 @@ def test_a_finished_job_goes_on_with_more_budget(table: Path, tmp_path: Path) ->
     )
     assert other.error.field == "start.extended_job_id"
     assert "seed" in other.error.message
+
+
+STREAMED: dict[str, dict[str, Any]] = {
+    "table": table_spec("kind"),
+    "phrases": {
+        "model": {"text_classifier": {"embedding_size": 8}},
+        "data": {"text": "text", "target": "intent"},
+    },
+    "sequences": {
+        "model": {"gpt": {"layers": 1, "width": 16, "heads": 2, "context_length": 16, "max_vocabulary": 300}},
+        "data": {"text": "text"},
+    },
+    "pictures": {"model": {"cnn": {"channels": [4]}}, "data": {"target": "lies"}},
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_rows_that_do_not_fit_into_memory_train_the_same_weights(
+    name: str, table: Path, phrases: Path, pictures: Path, tmp_path: Path
+) -> None:
+    path = {"table": table, "phrases": phrases, "sequences": phrases, "pictures": pictures}[name]
+    weights = []
+    for memory_bytes in (1 << 30, 1000):
+        directory = tmp_path / str(memory_bytes)
+        plan = plan_of(directory, {**STREAMED[name], "budget": {"epochs": 2}}, path)
+        outcome = train(replace(plan, data_memory_bytes=memory_bytes))
+        assert outcome.status == ExitStatus.SUCCEEDED
+        weights.append(outcome.files["weights.safetensors"].read_bytes())
+    assert weights[0] == weights[1]
