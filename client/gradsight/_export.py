@@ -23,8 +23,11 @@ class ExportedModel:
         weights: The numbers that it begins with, as safetensors.
     """
 
-    graph: bytes = dataclasses.field(repr=False)
-    weights: bytes = dataclasses.field(repr=False)
+    graph: bytes
+    weights: bytes
+
+    def __repr__(self) -> str:
+        return f"ExportedModel(<graph of {len(self.graph)} bytes>, <weights of {len(self.weights)} bytes>)"
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Writes `graph.json` and `weights.safetensors` into a directory, made if needed, and returns it."""

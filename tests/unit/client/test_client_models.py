@@ -60,6 +60,7 @@ def test_an_exported_model_is_two_files(tmp_path: Path) -> None:
     folder = EXPORTED.save(tmp_path / "new" / "model")
     assert sorted(path.name for path in folder.iterdir()) == ["graph.json", "weights.safetensors"]
     assert ExportedModel.load(folder) == EXPORTED
+    assert repr(EXPORTED) == "ExportedModel(<graph of 29 bytes>, <weights of 7 bytes>)"
     with pytest.raises(OSError, match=r"graph\.json"):
         ExportedModel.load(tmp_path)
 
