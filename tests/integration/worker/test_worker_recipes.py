@@ -67,6 +67,8 @@ def fine_tuning(workshop: Workshop, **options: str) -> spec_pb2.JobSpec:
 LORA = {"lora_rank": "8", "lora_targets": "query,key,value,dense"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("options", [{}, LORA], ids=["whole", "lora"])
 def test_a_pretrained_model_is_fine_tuned_killed_resumed_and_taken_home(
     equipped: Workshop, tmp_path: Path, options: dict[str, str]
@@ -78,12 +80,14 @@ def test_a_pretrained_model_is_fine_tuned_killed_resumed_and_taken_home(
         ("model", True),
         ("max_length", False),
     ]
+    unbroken = equipped.wait_done(equipped.create(fine_tuning(equipped, **options)), timeout_s=120)
     ref = equipped.create(fine_tuning(equipped, **options))
     equipped.wait_until(ref, "a checkpoint", lambda job: job.progress.step >= 25, timeout_s=90)
     worker.trainer().kill()
-    job = equipped.wait_done(ref, timeout_s=90)
+    job = equipped.wait_done(ref, timeout_s=120)
     assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
     assert len(job.attempts) == 2
+    assert digest(job, "weights.safetensors") == digest(unbroken, "weights.safetensors")
     prepared = next(event.data_prepared for event in equipped.events(ref) if event.HasField("data_prepared"))
     assert job.summary.test.loss < prepared.prior_loss, "less than answering without a model costs"
     result = _download(equipped, job, tmp_path / "result")
@@ -135,6 +139,11 @@ def test_a_recipe_that_is_gone_when_the_run_begins_fails_by_name(equipped: Works
     job = equipped.wait_done(equipped.create(fine_tuning(equipped)), timeout_s=60)
     assert (job.error.field, job.error.fault) == ("model.recipe.name", state_pb2.FAULT_USER)
     assert f"got '{RECIPE}', installed here: none" in job.error.message
+
+
+def digest(job: job_pb2.Job, filename: str) -> str:
+    (found,) = [file.digest for file in job.result if file.filename == filename]
+    return found
 
 
 def _download(workshop: Workshop, job: job_pb2.Job, directory: Path) -> Path:
