@@ -106,6 +106,7 @@ CSV_FAULTS = [
     ("a,b,label\n1,1e999,x\n", 1, 'column "b"'),
     ("a,b,label\n1,2,x\n1,2,\n", 2, 'column "label": got "", expected the name of a class'),
     (b"a,b,label\n1,2,x\n1,2,\xff\xfe\n", 2, "not UTF-8"),
+    ('a,b,label\n1,2,x\n1,2,"y\n3,4,x\n', 2, "a quote is opened and never closed"),
     ("a,b,label\n", 0, "no rows"),
     ("", 0, "is empty"),
     ("a,a,b,label\n1,1,2,x\n", 0, 'column "a" occurs twice'),

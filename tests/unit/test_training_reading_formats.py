@@ -163,6 +163,13 @@ def test_missing_numbers_and_words_are_known_by_their_cells(tmp_path: Path) -> N
     assert np.array_equal(np.array(cells(rows)), [np.nan, 1, np.nan, np.nan, 1], equal_nan=True)
 
 
+def test_a_quote_within_a_cell_is_a_character_like_others(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path, b'text,label\n5" pipe,x\nplain,y\n', Roles(reading=Reading.TEXT, target="label"), "r.csv"
+    )
+    assert cells(rows) == ['5" pipe', "plain"]
+
+
 def test_spaces_around_numbers_do_not_matter(tmp_path: Path) -> None:
     rows = read(tmp_path, b"a,label\n 1.5,x\n2 ,y\n NA ,z\n", Roles(inputs=("a",), target="label"), "r.csv")
     assert np.array_equal(np.array(cells(rows)), [1.5, 2.0, np.nan], equal_nan=True)

@@ -26,6 +26,7 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 _SMALL = 4 << 20
 _BLOCK = 512 << 10
 _WALKED = 2048
+_PIECE = 1 << 20
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
@@ -36,6 +37,7 @@ class CsvFile:
         require_lines(file, header=True)
         self._file = file
         self._header = _header(file)
+        _require_closed_quotes(file)
         self._block: pa.RecordBatch | None = None
         """All texts of a small file, once they were cut."""
         self._numbers: dict[str, pa.Array] = {}
@@ -156,6 +158,25 @@ def _records(file: DataFile) -> Iterator[list[str]]:
                 found += 1
         except csv.Error as error:
             raise TrainingFailed.by_data(f"{file.filename}, row {found}: {error}", row=found) from error
+
+
+def _require_closed_quotes(file: DataFile) -> None:
+    """Raise TrainingFailed where a quote takes the rest of the file into one cell, which no parser minds."""
+    with file.path.open("rb") as data:
+        quotes = sum(piece.count(b'"') for piece in iter(lambda: data.read(_PIECE), b""))
+    if quotes % 2 == 0:
+        return
+    with file.path.open("r", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        row = -1
+        try:
+            for record in csv.reader(lines, strict=True):
+                row += bool(record)
+        except csv.Error as error:
+            # A quote within a cell is odd, too, and taken as it stands.
+            if "unexpected end" in str(error):
+                raise TrainingFailed.by_data(
+                    f"{file.filename}, row {row + 1}: a quote is opened and never closed", row=row + 1
+                ) from error
 
 
 def _require_utf8(record: list[str], row: int, file: DataFile) -> None:
