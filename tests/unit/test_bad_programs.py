@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from gradsight.graph import GraphError, parse_graph
@@ -62,9 +62,9 @@ def test_an_activation_beyond_the_limit_is_refused_and_not_allocated() -> None:
 def test_weights_that_are_no_numbers_are_refused(
     exported: ExportedProgram, tmp_path: Path, value: float
 ) -> None:
-    tensors = safetensors.torch.load(exported.weights)
+    tensors = load(exported.weights)
     tensors["0.bias"][3:5] = value
     path = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(tensors, path)
+    save_file(tensors, path)
     with pytest.raises(ValueError, match=r"'0\.bias' has 2 non-finite values; allowed: numbers only"):
         build_program(exported.graph, path)
