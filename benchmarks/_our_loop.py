@@ -5,12 +5,12 @@ import select
 import socket
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from _step_cases import Case
 from _step_loops import MAX_NORM, WEIGHT_DECAY
 from _turns import Turn, clock
 from google.protobuf import text_format
+from safetensors.torch import load
 from torch import nn
 
 from gradsight.v1 import spec_pb2
@@ -94,7 +94,7 @@ def rebuilt_from_its_graph(case: Case) -> nn.Module:
     """The case's model as a worker gets it when a user sends their own module."""
     inputs, _ = case.rows()
     exported = export_program(case.model(), inputs[:2])
-    weights = safetensors.torch.load(exported.weights)
+    weights = load(exported.weights)
     return build_program(exported.graph, weights).train()
 
 
