@@ -111,22 +111,13 @@ def test_a_recipe_waits_for_a_worker_that_has_it(workshop: Workshop) -> None:
     assert RECIPE in waiting.message
 
 
-@pytest.mark.parametrize(
-    ("change", "field", "message"),
-    [
-        ({"model": "large"}, "model.recipe.options", "option model: got 'large', allowed: tiny"),
-        ({"depth": "3"}, "model.recipe.options", "got option 'depth', the recipe's are: model, max_length"),
-        ({"lora_rank": "x"}, "model.recipe.options", "option lora_rank: got 'x', allowed: a whole number"),
-    ],
-)
-def test_wrong_options_fail_by_field_before_the_first_step(
-    equipped: Workshop, change: dict[str, str], field: str, message: str
-) -> None:
+def test_options_that_lead_nowhere_fail_by_field_before_the_first_step(equipped: Workshop) -> None:
     equipped.start_real_worker()
-    job = equipped.wait_done(equipped.create(fine_tuning(equipped, **change)), timeout_s=60)
+    spec = fine_tuning(equipped, model="../tiny")
+    job = equipped.wait_done(equipped.create(spec), timeout_s=60)
     assert job.state == state_pb2.JOB_STATE_FAILED
-    assert message in job.error.message
-    assert job.error.field == field
+    assert job.error.field == "model.recipe.options"
+    assert job.error.message.endswith("option model: got '../tiny', allowed: tiny")
     assert job.progress.step == 0
 
 

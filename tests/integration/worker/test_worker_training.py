@@ -6,6 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as parquet
 import pytest
 
 from gradsight.v1 import artifact_pb2, job_pb2, spec_pb2, state_pb2
@@ -24,7 +25,7 @@ def test_a_small_network_is_trained_measured_and_delivered(workshop: Workshop) -
     temporary = workshop.directory / "temporary"
     temporary.mkdir()
     workshop.environ["TMPDIR"] = str(temporary)
-    worker = workshop.start_real_worker()
+    worker = workshop.start_real_worker(**{"data-memory": "64M"})
     ref = workshop.create(network(workshop, steps=200))
     job = workshop.wait_done(ref, timeout_s=60)
     assert job.state == state_pb2.JOB_STATE_SUCCEEDED, worker.log()
@@ -39,6 +40,33 @@ def test_a_small_network_is_trained_measured_and_delivered(workshop: Workshop) -
     for file in job.result:
         workshop.artifacts.verify("default", file.digest)
     assert list(temporary.iterdir()) == []
+
+
+def test_the_curves_that_come_with_a_result_are_those_of_the_log(workshop: Workshop) -> None:
+    workshop.start_real_worker()
+    ref = workshop.create(network(workshop, steps=200))
+    job = workshop.wait_done(ref, timeout_s=60)
+    path = workshop.artifacts.local_path("default", _digest(job, "history.parquet"))
+    curves: dict[tuple[str, str, str], dict[int, float]] = {}
+    for row in parquet.read_table(path).to_pylist():
+        curves.setdefault((row["metric"], row["split"], row["layer"]), {})[row["step"]] = row["value"]
+    events = workshop.events(ref)
+    losses = {
+        recorded.first_step + place: loss
+        for event in events
+        if (recorded := event.steps_recorded).loss
+        for place, loss in enumerate(recorded.loss)
+    }
+    assert curves["loss", "train", ""] == losses
+    assert list(losses) == list(range(1, 201))
+    evaluations = [event.evaluation_completed for event in events if event.HasField("evaluation_completed")]
+    for split, number in (("validation", state_pb2.SPLIT_VALIDATION), ("test", state_pb2.SPLIT_TEST)):
+        expected = {each.step: each.error_ratio for each in evaluations if each.split == number}
+        assert curves["error_ratio", split, ""] == expected
+    probes = [probe for event in events for probe in event.steps_recorded.probes]
+    for layer in job.summary.layers:
+        expected = {probe.step: probe.layer_update_ratio[layer.index] for probe in probes}
+        assert curves["layer_update_ratio", "train", layer.path] == expected
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
