@@ -243,6 +243,7 @@ def test_gradients_are_followed_through_views_that_are_written_to() -> None:
         (b"", "not JSON"),
         (b"[]", "got \\[\\], allowed an object"),
         (b"\x80\x04K\x01.", "not JSON"),
+        (b"[" + b"[]," * 600_000 + b"[]]", "600002 lists and objects, limit 500000"),
         (b"[" * 100_000, "nested too deeply|not JSON"),
         (b'{"a":' * 100_000, "nested too deeply|not JSON"),
         (b'{"a": 1, "a": 2}', "'a' stands twice"),
@@ -250,7 +251,7 @@ def test_gradients_are_followed_through_views_that_are_written_to() -> None:
         (b'{"a": ' + b"9" * 10_000 + b"}", "not JSON"),
         (b" " * (MOST_GRAPH_BYTES + 1), f"limit {MOST_GRAPH_BYTES}"),
     ],
-    ids=["empty", "list", "binary", "deep list", "deep object", "twice", "nan", "digits", "large"],
+    ids=["empty", "list", "binary", "many parts", "deep list", "deep object", "twice", "nan", "digits", "large"],
 )  # fmt: skip
 def test_what_is_no_graph_at_all_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(GraphError, match=message):

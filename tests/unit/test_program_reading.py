@@ -156,9 +156,9 @@ def changed(name: str, change: Callable[[dict[str, Any]], Any]) -> bytes:
     return json.dumps(document).encode()
 
 
-def use(document: dict[str, Any], operator: str, *arguments: Any) -> None:
+def use(document: dict[str, Any], operator: str, *arguments: Any, name: str = "more") -> None:
     document["operators"][operator] = operators()[operator].schema
-    more = {"name": "more", "operator": operator, "arguments": list(arguments)}
+    more = {"name": name, "operator": operator, "arguments": list(arguments)}
     document["training"]["nodes"].append(more)
 
 
@@ -170,10 +170,11 @@ def use(document: dict[str, Any], operator: str, *arguments: Any) -> None:
         ("mlp", lambda d: use(d, "aten.zeros.default", [10**9, 10**9]), "gives .1000000000, 1000000000., limit 2000000000"),
         ("mlp", lambda d: use(d, "aten.repeat.default", {"input": "input"}, [10**6, 10**6]), "limit 2000000000"),
         ("mlp", lambda d: use(d, "aten.embedding.default", {"input": "input"}, {"input": "input"}), "node 'more', aten.embedding"),
+        ("mlp", lambda d: [use(d, "aten.chunk.default", {"input": "input"}, 2), use(d, "aten.relu.default", {"node": "more", "item": 7}, name="last")], "node 'last', .* index out of range"),
         ("lstm", lambda d: d["parameters"][3].update(shape=[1]), r"needs weights of|node 'lstm"),
         ("gru", lambda d: d["parameters"][2].update(shape=[15, 4]), r"needs weights of|node 'gru"),
     ],
-    ids=["data", "scores", "zeros", "repeat", "indices", "bias of a cell", "matrix of a cell"],
+    ids=["data", "scores", "zeros", "repeat", "indices", "item", "bias of a cell", "matrix of a cell"],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused_before_anything_is_computed(
     name: str, change: Callable[[dict[str, Any]], Any], message: str

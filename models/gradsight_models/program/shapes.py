@@ -1,6 +1,8 @@
 """A graph run on shapes alone: nothing is allocated or computed, and the first node that does not fit is named."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,8 +31,20 @@ _RECURRENT = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 def check_shapes(graph: Graph, *, rows: int) -> None:
     """Raises GraphError that names the node whose arguments do not fit or whose result is too large, at `rows` rows."""
     for name, procedure in (("training", graph.training), ("evaluation", graph.evaluation)):
-        with FakeTensorMode(), torch.no_grad():
+        with FakeTensorMode(), torch.no_grad(), _quiet():
             _Run(graph, procedure, name, rows).check()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own log of what does not fit: it goes into the error."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Run:
@@ -47,7 +61,11 @@ class _Run:
     def check(self) -> None:
         for index, node in enumerate(self._procedure.nodes):
             self._values["node", node.name] = self._result(node, f"{self._path}.nodes[{index}]")
-        scores, wanted = self._value(self._procedure.scores), self._graph.scores
+        wanted = self._graph.scores
+        try:
+            scores = self._value(self._procedure.scores)
+        except IndexError as error:
+            raise GraphError(f"{self._path}.scores", "the node gives fewer tensors") from error
         found = (str(scores.dtype).removeprefix("torch."), tuple(scores.shape))
         if found != (wanted.dtype, (self._rows, *wanted.row_shape)):
             raise GraphError(
@@ -57,10 +75,11 @@ class _Run:
             )
 
     def _result(self, node: Node, path: str) -> Any:
-        arguments = [self._value(argument) for argument in node.arguments]
-        options = {name: self._value(value) for name, value in node.options.items()}
+        arguments: list[Any] = []
         _, family, overload = node.operator.split(".")
         try:
+            arguments += (self._value(argument) for argument in node.arguments)
+            options = {name: self._value(value) for name, value in node.options.items()}
             if family in _RECURRENT:
                 _check_recurrent(_RECURRENT[family], *arguments)
             result = getattr(getattr(torch.ops.aten, family), overload)(*arguments, **options)
