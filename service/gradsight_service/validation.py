@@ -1,6 +1,5 @@
 """What can be said about a spec without the store and without its rows: limits, required fields, combinations."""
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -187,13 +186,6 @@ def _evaluation(spec: spec_pb2.JobSpec) -> Iterator[Violation]:
             path="evaluation.category_impacts",
             message="got impacts without data.category_column, allowed only with one: name the category's column",
         )
-    count = _evaluations(spec)
-    if count and count <= evaluation.patience <= 10_000:
-        yield Violation(
-            path="evaluation.patience",
-            message=f"got {evaluation.patience} with {count} evaluations in the budget, allowed below {count}: "
-            "it could never stop the run",
-        )
 
 
 def _compute(spec: spec_pb2.JobSpec) -> Iterator[Violation]:
@@ -214,16 +206,6 @@ def _batch_size(spec: spec_pb2.JobSpec) -> int:
     """Rows in a step, from the spec or its model; 0 when neither is known."""
     own = MODELS.get(model_of(spec))
     return spec.data.batch_size if spec.data.HasField("batch_size") else own.batch_size if own else 0
-
-
-def _evaluations(spec: spec_pb2.JobSpec) -> int:
-    """How often validation is looked at, as far as the spec alone tells; else 0."""
-    own, budget, interval = MODELS.get(model_of(spec)), spec.budget, spec.evaluation.interval_steps
-    if budget.HasField("steps"):
-        return math.ceil(budget.steps / interval) if interval > 0 else 0
-    if spec.evaluation.HasField("interval_steps") or own is None:
-        return 0
-    return budget.epochs if budget.HasField("epochs") else own.epochs
 
 
 _RULES: tuple[Callable[[spec_pb2.JobSpec], Iterator[Violation]], ...] = (

@@ -34,4 +34,5 @@ def test_the_text_classifier_is_right_nine_times_out_of_ten_on_banking77(househo
     assert len(prepared.classes) == 77
     assert job.summary is not None
     assert job.summary.test is not None
+    assert job.summary.test.error_ratio is not None
     assert 1 - job.summary.test.error_ratio >= 0.90

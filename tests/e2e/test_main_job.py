@@ -73,7 +73,9 @@ def test_what_a_watch_brings_and_what_get_job_says_are_the_same_figures(
     on_validation = [e for e in evaluations if e.split is Split.VALIDATION]
     assert job.summary.validation == on_validation[-1]
     assert job.summary.kept == [e for e in on_validation if e.kept][-1]
-    assert job.summary.kept.error_ratio == min(e.error_ratio for e in on_validation)
+    errors = [e.error_ratio for e in on_validation if e.error_ratio is not None]
+    assert len(errors) == len(on_validation)
+    assert job.summary.kept.error_ratio == min(errors)
 
 
 def test_every_held_out_row_is_in_the_examples_and_adds_up_to_the_figures(
@@ -128,6 +130,8 @@ def test_the_baseline_answers_the_same_test_rows(
     assert result.baseline_test.examples == result.test.examples
     # Both jobs split the same file by the rows' own hashes, so the rows are those that the baseline was judged on.
     assert result.baseline_test.error_ratio == its_own_test.test.error_ratio
+    assert result.test.error_ratio is not None
+    assert result.baseline_test.error_ratio is not None
     assert result.test.error_ratio < result.baseline_test.error_ratio
     rows = [row for row in pyarrow.parquet.read_table(path).to_pylist() if row["split"] == "test"]
     wrong_before = sum(not row["baseline_correct"] for row in rows)

@@ -175,16 +175,6 @@ def test_a_required_field_is_named(spec: str, path: str, allowed: str) -> None:
             "got 0.5 after 0.5, allowed rising",
         ),
         (
-            "evaluation { patience: 3 } budget { epochs: 3 }",
-            "evaluation.patience",
-            "got 3 with 3 evaluations in the budget, allowed below 3",
-        ),
-        (
-            "evaluation { patience: 3 interval_steps: 50 } budget { steps: 101 }",
-            "evaluation.patience",
-            "got 3 with 3 evaluations",
-        ),
-        (
             "compute { precision: PRECISION_FLOAT16 }",
             "compute.precision",
             "got float16, allowed with resources.device_class cuda only",
