@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from gradsight_worker.start import WorkerOptions, run_worker
@@ -40,6 +41,9 @@ def _die(wanted: int, place: str) -> None:
         if step == wanted and place == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         if step == wanted and place == "attempt":
+            time.sleep(
+                0.2
+            )  # states that were sent get stored: losses that bring no state back off, longer and longer
             os.kill(os.getppid(), signal.SIGKILL)
             signal.pause()  # until the kernel takes this process along
 
