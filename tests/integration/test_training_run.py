@@ -246,7 +246,8 @@ def test_the_examples_and_the_result_agree_with_the_test_figures(
     sources = [original[int(row["row_id"]) - 1] for row in held_out]
     assert [source["kind"] for source in sources] == [row["target"] for row in held_out]
     answers = model.predict([{k: float(v) for k, v in s.items() if k[0] == "x"} for s in sources])
-    assert [answer.label for answer in answers if isinstance(answer, Prediction)] == [row["predicted"] for row in held_out]
+    predicted = [answer.label for answer in answers if isinstance(answer, Prediction)]
+    assert predicted == [row["predicted"] for row in held_out]
 
 
 def test_texts_are_learnt_and_an_earlier_result_is_judged_on_the_same_rows(
