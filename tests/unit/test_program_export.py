@@ -338,3 +338,13 @@ def test_the_modules_own_train_is_obeyed_and_the_module_left_as_it_was() -> None
     program = build_program(exported.graph, load_weights(exported.weights)).train()
     program(ROWS)
     assert torch.equal(program.get_buffer("norm.running_mean"), torch.zeros(4))
+
+
+def test_a_class_with_an_unusual_name_is_called_by_what_of_it_can_be_said() -> None:
+    module = type("Block[int]", (NamedOutputs,), {})()
+    graph = parse_graph(export_program(nn.Sequential(nn.Linear(4, 4), module), ROWS).graph)
+    assert graph.kinds["1.fc"] == "Linear"
+    module.scale = nn.Parameter(torch.ones(4))
+    with pytest.warns(UserWarning, match=r"1\.scale"):
+        graph = parse_graph(export_program(nn.Sequential(nn.Linear(4, 4), module), ROWS).graph)
+    assert graph.kinds["1"] == "Block_int_"

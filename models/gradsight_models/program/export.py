@@ -1,5 +1,6 @@
 """A module of the user's as a program: a graph and weights, without its code."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -148,11 +149,16 @@ def _assembled(
         ),
         parameters=parameters,
         buffers=buffers,
-        kinds={path: type(tensors.module.get_submodule(path)).__name__ for path in sorted(owners)},
+        kinds={path: _kind(tensors.module.get_submodule(path)) for path in sorted(owners)},
         scores=scores,
         training=procedures[0],
         evaluation=procedures[1],
     )
+
+
+def _kind(part: nn.Module) -> str:
+    """The name of a class, in letters that a graph may hold: some are made with others, `Block[int]` say."""
+    return re.sub(r"\W", "_", type(part).__name__)
 
 
 def _parameters(tensors: _Tensors) -> Iterator[Parameter]:
