@@ -57,14 +57,16 @@ class Stepper:
     def telemetry(self, **changes: Any) -> Telemetry:
         """A collector of these steps."""
         return Telemetry(
-            report=lambda event, droppable: self.events.append(event),
-            device=self.device,
-            prober=self.prober,
-            cadence=self.state.cadence,
-            gains=self.state.gains,
-            watch=self.state.watch,
-            training_seconds=0.0,
-            **changes,
+            **{
+                "report": lambda event, droppable: self.events.append(event),
+                "device": self.device,
+                "prober": self.prober,
+                "cadence": self.state.cadence,
+                "gains": self.state.gains,
+                "watch": self.state.watch,
+                "training_seconds": 0.0,
+                **changes,
+            }
         )
 
     def step(self, *, seed: int | None = None, poison: float | None = None, rows: int = ROWS) -> StepSlot:

@@ -187,8 +187,8 @@ class TrainingStep:
         """Gradients of the whole batch's loss, in as many parts as memory asks for."""
         randomness = random_state(self._state.device)
         self._guard.remember()
-        while shortage := shortage_of_memory(lambda: self._send_backward(inputs, targets, slot)):
-            reduced = self._micro_batches.reduce(len(targets), shortage)
+        while (short := shortage_of_memory(lambda: self._send_backward(inputs, targets, slot))) is not None:
+            reduced = self._micro_batches.reduce(len(targets), short)
             self._report(event_pb2.JobEvent(micro_batch_reduced=reduced))
             # The step begins anew, and draws the same random numbers.
             self._guard.put_back()

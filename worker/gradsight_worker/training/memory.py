@@ -88,7 +88,7 @@ def shortage_of_memory(compute: Callable[[], None]) -> str | None:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None
 
 
