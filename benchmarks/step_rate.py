@@ -2,7 +2,7 @@
 
 The same model, rows, batch and optimizer (AdamW, constant rate, gradients clipped by norm at 1) in every loop. Ours is
 a job's own: full telemetry at its default cadence, a channel that another process drains. Every loop lives in a process
-of its own and they take turns, each time in another order; a ratio is the median of the ratios of each round.
+of its own; ours and another take turns, each time in the other order, and a ratio is the median over such pairs.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from _step_cases import CASES, Case
 from _step_loops import OTHERS, missing
 from _turns import Turn, measure_processor_time
 
+from gradsight_worker.training.computing import set_up_processor
+
 OURS, PROGRAM = "ours", "ours, exported program"
 _OF_EAGER = 0.95
 _SLICES = 4
-"""Of a round: the loops change places so often that a machine whose speed wanders wanders for all of them."""
+"""Pairs of a round: turns are so short that a machine whose speed wanders wanders for both."""
 
 
 def main() -> None:
@@ -34,10 +36,9 @@ def main() -> None:
     loops = _installed([OURS, PROGRAM, *OTHERS] if options.loop is None else [OURS, *options.loop])
     figures = []
     for name in options.case or CASES:
-        rates = _measure(CASES[name], name, loops, options)
-        figures += _figures(
-            f"{name}, {options.threads} threads" if options.threads > 1 else name, name, rates
-        )
+        pairs = _measure(CASES[name], name, loops, options)
+        title = f"{name}, {options.threads} threads" if options.threads > 1 else name
+        figures += _figures(title, name, pairs)
     report("step_rate", figures, as_json=options.json)
 
 
@@ -64,10 +65,14 @@ def _installed(loops: list[str]) -> list[str]:
     return [name for name in loops if name not in absent]
 
 
-def _measure(case: Case, name: str, loops: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Steps per second of each loop in each round."""
-    slices = 1 if options.quick else _SLICES
-    rates: dict[str, list[float]] = {loop: [] for loop in loops}
+def _measure(
+    case: Case, name: str, loops: list[str], options: argparse.Namespace
+) -> dict[str, list[tuple[float, float]]]:
+    """Pairs of turns by loop: steps per second of ours and of the loop, one right after the other.
+
+    A ratio is taken within a pair, because a neighbour on the machine may double any time for seconds.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {loop: [] for loop in loops if loop != OURS}
     with ExitStack() as stack:
         directory = stack.enter_context(scratch_directory())
         processes = {
@@ -75,43 +80,31 @@ def _measure(case: Case, name: str, loops: list[str], options: argparse.Namespac
         }
         for process in processes.values():
             process.take(case.warm_up)
-        for _ in range(options.rounds):
-            seconds = dict.fromkeys(loops, 0.0)
-            for number in range(slices):
-                for loop in loops[number % len(loops) :] + loops[: number % len(loops)]:
-                    seconds[loop] += processes[loop].take(case.steps)
-            for loop in loops:
-                rates[loop].append(slices * case.steps / seconds[loop])
-    return rates
+        for number in range(options.rounds * (1 if options.quick else _SLICES)):
+            for loop, found in pairs.items():
+                order = (OURS, loop) if number % 2 else (loop, OURS)
+                rates = {one: case.steps / processes[one].take(case.steps) for one in order}
+                found.append((rates[OURS], rates[loop]))
+    return pairs
 
 
-def _figures(title: str, name: str, rates: Mapping[str, list[float]]) -> list[Figure]:
-    figures = [
-        Figure(name=f"{title}: {loop}", value=statistics.median(of), unit="steps/s")
-        for loop, of in rates.items()
+def _figures(title: str, name: str, pairs: Mapping[str, list[tuple[float, float]]]) -> list[Figure]:
+    ours = [rate for found in pairs.values() for rate, _ in found]
+    figures = [Figure(name=f"{title}: {OURS}", value=statistics.median(ours), unit="steps/s")]
+    figures += [
+        Figure(name=f"{title}: {loop}", value=statistics.median(rate for _, rate in found), unit="steps/s")
+        for loop, found in pairs.items()
     ]
     bar: float | None
-    for loop in rates:
+    for loop, found in pairs.items():
         if loop == PROGRAM:
-            ratio, bar, said = (
-                _ratio(rates[loop], rates[OURS]),
-                _OF_EAGER,
-                "exported program, times the eager module",
-            )
-        elif loop != OURS:
-            ratio, bar, said = (
-                _ratio(rates[OURS], rates[loop]),
-                CASES[name].bars.get(loop),
-                f"ours, times {loop}",
-            )
+            ratio = statistics.median(program / eager for eager, program in found)
+            said, bar = "exported program, times the eager module", _OF_EAGER
         else:
-            continue
+            ratio = statistics.median(one / other for one, other in found)
+            said, bar = f"ours, times {loop}", CASES[name].bars.get(loop)
         figures.append(Figure(name=f"{title}: {said}", value=ratio, unit="ratio", bar=bar))
     return figures
-
-
-def _ratio(one: list[float], other: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 class _LoopProcess:
@@ -142,7 +135,11 @@ _turns: list[Turn] = []
 
 
 def _set_up(name: str, loop: str, options: argparse.Namespace, directory: Path) -> None:
-    torch.set_num_threads(options.threads)
+    # As a trainer does it; the others as their users leave it.
+    if loop in (OURS, PROGRAM):
+        set_up_processor(options.threads)
+    else:
+        torch.set_num_threads(options.threads)
     if options.processor_time:
         measure_processor_time()
     case = CASES[name]

@@ -5,7 +5,7 @@ import json
 import select
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,10 @@ def _read_all(channel: AttemptChannel, messages: list[Message]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _processor_left_as_it_was() -> Iterator[None]:
+    """A trainer sets up the processor of its own process; here it is the suite's."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gradsight.v1 import spec_pb2, state_pb2
-from gradsight_worker.training.computing import computed_as, refusal_of, repeatable
+from gradsight_worker.training.computing import (
+    computed_as,
+    refusal_of,
+    repeatable,
+    set_up_processor,
+)
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.precision import build_precision
 
@@ -162,3 +167,13 @@ def test_an_operation_that_does_not_repeat_is_named(stepper: Callable[..., Stepp
     assert refusal.error.field == "compute.deterministic"
     assert "put_" in refusal.error.message
     assert refusal_of(ValueError("not deterministic"), DETERMINISTIC) is None
+
+
+def test_numbers_too_small_to_matter_count_as_nothing() -> None:
+    tiny = torch.full((64,), 1e-39)
+    assert (tiny * 0.5).any()
+    set_up_processor(threads=None)
+    try:
+        assert not (tiny * 0.5).any()
+    finally:
+        torch.set_flush_denormal(False)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from gradsight.v1 import event_pb2, state_pb2
@@ -22,7 +21,7 @@ from gradsight_worker.training.building import build_model
 from gradsight_worker.training.channel import ChannelClosed, TrainerChannel
 from gradsight_worker.training.checkpoints import CheckpointRefused, load_checkpoint, load_newest
 from gradsight_worker.training.clipping import Clipping
-from gradsight_worker.training.computing import computed_as, repeatable
+from gradsight_worker.training.computing import computed_as, repeatable, set_up_processor
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.judgement import judge_and_write
@@ -81,8 +80,7 @@ class _Run:
 
 
 def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
-    if plan.threads is not None:
-        torch.set_num_threads(plan.threads)
+    set_up_processor(plan.threads)
     prepared = prepare(plan, source_of(plan))
     counts = answer_counts(prepared.train, prepared.outputs) if prepared.outputs.kind == "classes" else None
     objective = build_objective(
