@@ -17,8 +17,8 @@ def set_up_processor(threads: int | None) -> None:
     """Threads of torch, None for its own choice; numbers too small to matter count as 0.
 
     A model that has learnt its rows sends gradients back of 1e-40 and less, and the processor takes a hundred cycles
-    for each of those: unflushed, a small model's step takes twice as long at the end of a run as at its beginning. Call it
-    before the first operation, because threads take the setting from the one that starts them.
+    for each of those: unflushed, a small model's step takes twice as long at the end of a run as at its beginning.
+    Call it before the first operation, because threads take the setting from the one that starts them.
     """
     if threads is not None:
         torch.set_num_threads(threads)
