@@ -70,22 +70,26 @@ def _measure(
 ) -> dict[str, list[tuple[float, float]]]:
     """Pairs of turns by loop: steps per second of ours and of the loop, one right after the other.
 
-    A ratio is taken within a pair, because a neighbour on the machine may double any time for seconds.
+    A ratio is taken within a pair, because a neighbour on the machine may double any time for seconds. Each comparison
+    has fresh processes, so that both loops have taken equally many steps.
     """
-    pairs: dict[str, list[tuple[float, float]]] = {loop: [] for loop in loops if loop != OURS}
+    return {loop: _pairs(case, name, loop, options) for loop in loops if loop != OURS}
+
+
+def _pairs(case: Case, name: str, loop: str, options: argparse.Namespace) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
     with ExitStack() as stack:
         directory = stack.enter_context(scratch_directory())
         processes = {
-            loop: stack.enter_context(_LoopProcess(name, loop, options, directory)) for loop in loops
+            one: stack.enter_context(_LoopProcess(name, one, options, directory)) for one in (OURS, loop)
         }
         for process in processes.values():
             process.take(case.warm_up)
         for number in range(options.rounds * (1 if options.quick else _SLICES)):
-            for loop, found in pairs.items():
-                order = (OURS, loop) if number % 2 else (loop, OURS)
-                rates = {one: case.steps / processes[one].take(case.steps) for one in order}
-                found.append((rates[OURS], rates[loop]))
-    return pairs
+            order = (OURS, loop) if number % 2 else (loop, OURS)
+            rates = {one: case.steps / processes[one].take(case.steps) for one in order}
+            found.append((rates[OURS], rates[loop]))
+    return found
 
 
 def _figures(title: str, name: str, pairs: Mapping[str, list[tuple[float, float]]]) -> list[Figure]:
