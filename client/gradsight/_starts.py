@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gradsight._objectives import target_kind
 from gradsight.v1 import spec_pb2
 
 FREE_IN_EXTENSION = frozenset(
@@ -26,14 +27,6 @@ FREE_IN_EXTENSION = frozenset(
 
 # A program's own weights are not used: those of the earlier job take their place.
 _FREE_IN_WEIGHTS = frozenset({"model.program.weights"})
-_TARGETS = {
-    "cross_entropy": "classes",
-    "binary_cross_entropy": "labels",
-    "mean_squared_error": "numbers",
-    "huber": "numbers",
-    "mean_absolute_error": "numbers",
-    "causal_language_model": "tokens",
-}
 _MOST_SHOWN = 80
 
 
@@ -68,16 +61,11 @@ def weights_difference(spec: spec_pb2.JobSpec, earlier: spec_pb2.JobSpec) -> Dif
         return Difference(
             path="data.input_columns", value=_shown(list(inputs)), earlier=_shown(list(earlier_inputs))
         )
-    target, earlier_target = target_kind(spec), target_kind(earlier)
+    target, earlier_target = target_kind(spec.objective), target_kind(earlier.objective)
     if target != earlier_target:
         kind = spec.objective.WhichOneof("kind")
         return Difference(path=f"objective.{kind}", value=f"a target of {target}", earlier=earlier_target)
     return None
-
-
-def target_kind(spec: spec_pb2.JobSpec) -> str:
-    """What a model trained by this spec, with its defaults, answers: `classes`, `labels`, `numbers` or `tokens`."""
-    return _TARGETS[spec.objective.WhichOneof("kind") or "cross_entropy"]
 
 
 def _differences(message: Message, earlier: Message, path: str, free: Set[str]) -> Iterator[Difference]:

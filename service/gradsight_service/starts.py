@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from gradsight._starts import FREE_IN_EXTENSION, spec_difference, target_kind, weights_difference
+from gradsight._objectives import target_kind
+from gradsight._starts import FREE_IN_EXTENSION, spec_difference, weights_difference
 from gradsight.v1 import job_pb2, spec_pb2
 from gradsight_service.errors import Violation
 
@@ -33,7 +34,7 @@ def weights_violations(spec: spec_pb2.JobSpec, earlier: job_pb2.Job) -> Iterator
 
 def baseline_violations(spec: spec_pb2.JobSpec, baseline: job_pb2.Job) -> Iterator[Violation]:
     """Why the baseline cannot answer this job's test rows: it answers another kind of question."""
-    asked, answered = target_kind(spec), target_kind(baseline.spec)
+    asked, answered = target_kind(spec.objective), target_kind(baseline.spec.objective)
     if asked != answered:
         yield Violation(
             path="evaluation.baseline_job_id",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradsight._objectives import TARGETS
 from gradsight.v1 import spec_pb2
 from gradsight_models.outputs import NumberOutputs, Outputs
 from gradsight_worker.training.errors import TrainingFailed
@@ -189,10 +190,10 @@ def build_objective(
         TrainingFailed: The objective does not fit the outputs, or a class weight names no class.
     """
     kind = spec.WhichOneof("kind") or _OWN[outputs.kind]
-    if outputs.kind != _JUDGES[kind]:
+    if outputs.kind != TARGETS[kind]:
         raise TrainingFailed.by_spec(
-            f"objective {kind} needs a model and a target of {_JUDGES[kind]}, got {outputs.kind}; "
-            f"allowed here: {', '.join(name for name, judged in _JUDGES.items() if judged == outputs.kind)}",
+            f"objective {kind} needs a model and a target of {TARGETS[kind]}, got {outputs.kind}; "
+            f"allowed here: {', '.join(name for name, judged in TARGETS.items() if judged == outputs.kind)}",
             field=f"objective.{kind}",
         )
     if kind == "cross_entropy":
@@ -208,16 +209,6 @@ def build_objective(
     assert isinstance(outputs, NumberOutputs)
     return _number_objective(kind, spec, outputs)
 
-
-_JUDGES = {
-    "cross_entropy": "classes",
-    "binary_cross_entropy": "labels",
-    "mean_squared_error": "numbers",
-    "huber": "numbers",
-    "mean_absolute_error": "numbers",
-    "causal_language_model": "tokens",
-}
-"""What each objective judges, in the words of `Outputs.kind`."""
 
 _OWN = {
     "classes": "cross_entropy",

@@ -7,6 +7,11 @@ from pathlib import Path
 from gradsight.v1 import spec_pb2
 
 
+def micro_batch_size(spec: spec_pb2.JobSpec) -> int:
+    """Most rows that a step computes at once as the spec asks for it, before memory says otherwise."""
+    return -(-spec.data.batch_size // max(1, spec.optimizer.accumulation_steps))
+
+
 class ExitStatus(enum.IntEnum):
     """How a trainer ended; the exit status of its process."""
 

@@ -31,7 +31,7 @@ from gradsight_worker.training.data.rows import Roles, Rows
 from gradsight_worker.training.data.splits import Splits, split_rows
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.origins import image_size_of
-from gradsight_worker.training.plan import DataFile, TrainingPlan
+from gradsight_worker.training.plan import DataFile, TrainingPlan, micro_batch_size
 from gradsight_worker.training.targets import fit_outputs, require_known, target_kind_of
 
 _BASELINE = "evaluation.baseline_job_id"
@@ -82,7 +82,7 @@ def prepare(plan: TrainingPlan, source: ModelSource) -> Prepared:
         _held_out,
         encode=encode,
         impacts=dict(spec.evaluation.category_impacts),
-        micro_batch=-(-spec.data.batch_size // max(1, spec.optimizer.accumulation_steps)),
+        micro_batch=micro_batch_size(spec),
     )
     return Prepared(
         device=device,

@@ -16,6 +16,7 @@ from gradsight_worker.training.nonfinite import NonfiniteWatch
 from gradsight_worker.training.optimizers import Optimizer, build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.patience import Patience
+from gradsight_worker.training.plan import micro_batch_size
 from gradsight_worker.training.precision import Precision, build_precision
 from gradsight_worker.training.probes import ProbeCadence
 from gradsight_worker.training.randomness import random_state, restore_random_state
@@ -190,7 +191,7 @@ def initial_state(
             spec.evaluation.patience if spec.evaluation.HasField("patience") else None,
             spec.evaluation.min_improvement,
         ),
-        micro_batch_size=-(-spec.data.batch_size // max(1, optimizer.accumulation_steps)),
+        micro_batch_size=micro_batch_size(spec),
     )
 
 

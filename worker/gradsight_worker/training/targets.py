@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gradsight._objectives import target_kind
 from gradsight.v1 import spec_pb2
 from gradsight_models import (
     ClassOutputs,
@@ -23,19 +24,12 @@ from gradsight_worker.training.data.rows import TargetKind
 from gradsight_worker.training.data.splits import Splits
 from gradsight_worker.training.errors import TrainingFailed
 
-_TARGET_KINDS = {
-    "cross_entropy": TargetKind.CLASS,
-    "binary_cross_entropy": TargetKind.LABELS,
-    "mean_squared_error": TargetKind.NUMBER,
-    "huber": TargetKind.NUMBER,
-    "mean_absolute_error": TargetKind.NUMBER,
-    "causal_language_model": None,
-}
+_READ_AS = {"classes": TargetKind.CLASS, "labels": TargetKind.LABELS, "numbers": TargetKind.NUMBER}
 
 
 def target_kind_of(objective: spec_pb2.ObjectiveSpec) -> TargetKind | None:
     """How the target column is read; None where the inputs hold the expected output."""
-    return _TARGET_KINDS[objective.WhichOneof("kind") or "cross_entropy"]
+    return _READ_AS.get(target_kind(objective))
 
 
 def fit_outputs(
