@@ -129,6 +129,16 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Not supported yet."""
         raise _not_supported_yet("ListFindings")
 
+    async def CompareJobs(self, request: pb.CompareJobsRequest, context: Context) -> pb.CompareJobsResponse:
+        """Not supported yet."""
+        raise _not_supported_yet("CompareJobs")
+
+    async def GetJobReport(
+        self, request: pb.GetJobReportRequest, context: Context
+    ) -> pb.GetJobReportResponse:
+        """Not supported yet."""
+        raise _not_supported_yet("GetJobReport")
+
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # it writes
         """Stream a job's events: history, then live."""
         ref = requests.job_ref(TENANT, request.job_id)

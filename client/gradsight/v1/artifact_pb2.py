@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgradsight/v1/artifact.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.gradsight.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06job_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x07 \x01(\x03*\x85\x02\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RTIFACT_KIND_DATASET\x10\x01\x12\x1c\n\x18\x41RTIFACT_KIND_CHECKPOINT\x10\x02\x12\x18\n\x14\x41RTIFACT_KIND_RESULT\x10\x03\x12\x1a\n\x16\x41RTIFACT_KIND_EXAMPLES\x10\x04\x12\x19\n\x15\x41RTIFACT_KIND_HISTORY\x10\x05\x12\x18\n\x14\x41RTIFACT_KIND_REPORT\x10\x06\x12\x17\n\x13\x41RTIFACT_KIND_GRAPH\x10\x07\x12\x19\n\x15\x41RTIFACT_KIND_WEIGHTS\x10\x08\x42Z\n\x10\x64\x65v.gradsight.v1B\rArtifactProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgradsight/v1/artifact.proto\x12\x0cgradsight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.gradsight.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06job_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x07 \x01(\x03*\xa1\x02\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RTIFACT_KIND_DATASET\x10\x01\x12\x1c\n\x18\x41RTIFACT_KIND_CHECKPOINT\x10\x02\x12\x18\n\x14\x41RTIFACT_KIND_RESULT\x10\x03\x12\x1a\n\x16\x41RTIFACT_KIND_EXAMPLES\x10\x04\x12\x19\n\x15\x41RTIFACT_KIND_HISTORY\x10\x05\x12\x18\n\x14\x41RTIFACT_KIND_REPORT\x10\x06\x12\x17\n\x13\x41RTIFACT_KIND_GRAPH\x10\x07\x12\x19\n\x15\x41RTIFACT_KIND_WEIGHTS\x10\x08\x12\x1a\n\x16\x41RTIFACT_KIND_SUSPECTS\x10\tBZ\n\x10\x64\x65v.gradsight.v1B\rArtifactProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.gradsight.v1B\rArtifactProtoP\001Z&gradsight.dev/gradsight/v1;gradsightv1\252\002\014Gradsight.V1'
   _globals['_ARTIFACTKIND']._serialized_start=267
-  _globals['_ARTIFACTKIND']._serialized_end=528
+  _globals['_ARTIFACTKIND']._serialized_end=556
   _globals['_ARTIFACT']._serialized_start=79
   _globals['_ARTIFACT']._serialized_end=264
 # @@protoc_insertion_point(module_scope)

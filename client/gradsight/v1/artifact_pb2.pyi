@@ -37,11 +37,13 @@ class _ArtifactKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     ARTIFACT_KIND_HISTORY: _ArtifactKind.ValueType  # 5
     """A part of a job's event log that was moved out of the store, or a job's curves as Parquet."""
     ARTIFACT_KIND_REPORT: _ArtifactKind.ValueType  # 6
-    """A report for people. Not supported yet."""
+    """A report for people."""
     ARTIFACT_KIND_GRAPH: _ArtifactKind.ValueType  # 7
     """A program's graph, as JSON."""
     ARTIFACT_KIND_WEIGHTS: _ArtifactKind.ValueType  # 8
     """A program's initial weights, as safetensors."""
+    ARTIFACT_KIND_SUSPECTS: _ArtifactKind.ValueType  # 9
+    """One line per training row that stands out: loss, target, prediction, rank."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """What a file is. New values may appear."""
@@ -59,11 +61,13 @@ ARTIFACT_KIND_EXAMPLES: ArtifactKind.ValueType  # 4
 ARTIFACT_KIND_HISTORY: ArtifactKind.ValueType  # 5
 """A part of a job's event log that was moved out of the store, or a job's curves as Parquet."""
 ARTIFACT_KIND_REPORT: ArtifactKind.ValueType  # 6
-"""A report for people. Not supported yet."""
+"""A report for people."""
 ARTIFACT_KIND_GRAPH: ArtifactKind.ValueType  # 7
 """A program's graph, as JSON."""
 ARTIFACT_KIND_WEIGHTS: ArtifactKind.ValueType  # 8
 """A program's initial weights, as safetensors."""
+ARTIFACT_KIND_SUSPECTS: ArtifactKind.ValueType  # 9
+"""One line per training row that stands out: loss, target, prediction, rank."""
 global___ArtifactKind = ArtifactKind
 
 @typing.final

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gradsight.v1.artifact_pb2
+import gradsight.v1.insight_pb2
 import gradsight.v1.state_pb2
 import typing
 
@@ -41,6 +42,9 @@ class JobEvent(google.protobuf.message.Message):
     MICRO_BATCH_REDUCED_FIELD_NUMBER: builtins.int
     TRAINING_STOPPED_FIELD_NUMBER: builtins.int
     ATTEMPT_REWOUND_FIELD_NUMBER: builtins.int
+    MITIGATION_KEPT_FIELD_NUMBER: builtins.int
+    VERDICT_REACHED_FIELD_NUMBER: builtins.int
+    COMPARISON_COMPLETED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the job's log, from 1; also the cursor to resume a watch from."""
     attempt: builtins.int
@@ -75,23 +79,23 @@ class JobEvent(google.protobuf.message.Message):
 
     @property
     def finding_opened(self) -> global___FindingOpened:
-        """A finding was opened. Comes with the detectors."""
+        """A finding was opened."""
 
     @property
     def finding_updated(self) -> global___FindingUpdated:
-        """A finding changed. Comes with the detectors."""
+        """A finding changed."""
 
     @property
     def finding_closed(self) -> global___FindingClosed:
-        """A finding was closed. Comes with the detectors."""
+        """A finding was closed."""
 
     @property
     def mitigation_applied(self) -> global___MitigationApplied:
-        """A repair was applied. Comes with the repairs."""
+        """A repair was applied."""
 
     @property
     def mitigation_reverted(self) -> global___MitigationReverted:
-        """A repair was taken back. Comes with the repairs."""
+        """A repair was taken back."""
 
     @property
     def checkpoint_saved(self) -> global___CheckpointSaved:
@@ -117,6 +121,18 @@ class JobEvent(google.protobuf.message.Message):
     def attempt_rewound(self) -> global___AttemptRewound:
         """The attempt could not use its newest checkpoint and begins at an earlier step."""
 
+    @property
+    def mitigation_kept(self) -> global___MitigationKept:
+        """A repair passed its trial."""
+
+    @property
+    def verdict_reached(self) -> global___VerdictReached:
+        """The run was judged."""
+
+    @property
+    def comparison_completed(self) -> global___ComparisonCompleted:
+        """The new model was compared with the baseline's."""
+
     def __init__(
         self,
         *,
@@ -140,10 +156,13 @@ class JobEvent(google.protobuf.message.Message):
         micro_batch_reduced: global___MicroBatchReduced | None = ...,
         training_stopped: global___TrainingStopped | None = ...,
         attempt_rewound: global___AttemptRewound | None = ...,
+        mitigation_kept: global___MitigationKept | None = ...,
+        verdict_reached: global___VerdictReached | None = ...,
+        comparison_completed: global___ComparisonCompleted | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt", b"attempt", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "sequence", b"sequence", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["state_changed", "attempt_started", "data_prepared", "model_built", "steps_recorded", "evaluation_completed", "finding_opened", "finding_updated", "finding_closed", "mitigation_applied", "mitigation_reverted", "checkpoint_saved", "artifact_ready", "log_line", "micro_batch_reduced", "training_stopped", "attempt_rewound"] | None: ...
+    def HasField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "comparison_completed", b"comparison_completed", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_kept", b"mitigation_kept", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped", "verdict_reached", b"verdict_reached"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact_ready", b"artifact_ready", "attempt", b"attempt", "attempt_rewound", b"attempt_rewound", "attempt_started", b"attempt_started", "checkpoint_saved", b"checkpoint_saved", "comparison_completed", b"comparison_completed", "data_prepared", b"data_prepared", "evaluation_completed", b"evaluation_completed", "finding_closed", b"finding_closed", "finding_opened", b"finding_opened", "finding_updated", b"finding_updated", "kind", b"kind", "log_line", b"log_line", "micro_batch_reduced", b"micro_batch_reduced", "mitigation_applied", b"mitigation_applied", "mitigation_kept", b"mitigation_kept", "mitigation_reverted", b"mitigation_reverted", "model_built", b"model_built", "record_time", b"record_time", "sequence", b"sequence", "state_changed", b"state_changed", "steps_recorded", b"steps_recorded", "training_stopped", b"training_stopped", "verdict_reached", b"verdict_reached"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["state_changed", "attempt_started", "data_prepared", "model_built", "steps_recorded", "evaluation_completed", "finding_opened", "finding_updated", "finding_closed", "mitigation_applied", "mitigation_reverted", "checkpoint_saved", "artifact_ready", "log_line", "micro_batch_reduced", "training_stopped", "attempt_rewound", "mitigation_kept", "verdict_reached", "comparison_completed"] | None: ...
 
 global___JobEvent = JobEvent
 
@@ -224,6 +243,7 @@ class DataPrepared(google.protobuf.message.Message):
     PRIOR_ERROR_RATIO_FIELD_NUMBER: builtins.int
     PRIOR_LOSS_FIELD_NUMBER: builtins.int
     COLUMN_REMARKS_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
     duplicate_rows: builtins.int
     """Rows whose content occurs again within the same split."""
     leaked_rows: builtins.int
@@ -256,6 +276,10 @@ class DataPrepared(google.protobuf.message.Message):
     def column_remarks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnRemark]:
         """Columns with something to say, in the file's order: missing cells, one value throughout, words that train does not have."""
 
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___InputFigures]:
+        """What the model's inputs look like after preprocessing, over rows of train."""
+
     def __init__(
         self,
         *,
@@ -269,12 +293,60 @@ class DataPrepared(google.protobuf.message.Message):
         prior_error_ratio: builtins.float | None = ...,
         prior_loss: builtins.float = ...,
         column_remarks: collections.abc.Iterable[global___ColumnRemark] | None = ...,
+        inputs: collections.abc.Iterable[global___InputFigures] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_prior_error_ratio", b"_prior_error_ratio", "prior_error_ratio", b"prior_error_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_prior_error_ratio", b"_prior_error_ratio", "categories", b"categories", "classes", b"classes", "column_remarks", b"column_remarks", "duplicate_rows", b"duplicate_rows", "input_columns", b"input_columns", "leaked_rows", b"leaked_rows", "prior_error_ratio", b"prior_error_ratio", "prior_loss", b"prior_loss", "split_digest", b"split_digest", "splits", b"splits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_prior_error_ratio", b"_prior_error_ratio", "categories", b"categories", "classes", b"classes", "column_remarks", b"column_remarks", "duplicate_rows", b"duplicate_rows", "input_columns", b"input_columns", "inputs", b"inputs", "leaked_rows", b"leaked_rows", "prior_error_ratio", b"prior_error_ratio", "prior_loss", b"prior_loss", "split_digest", b"split_digest", "splits", b"splits"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_prior_error_ratio", b"_prior_error_ratio"]) -> typing.Literal["prior_error_ratio"] | None: ...
 
 global___DataPrepared = DataPrepared
+
+@typing.final
+class InputFigures(google.protobuf.message.Message):
+    """What an input of the model looks like after preprocessing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    DEVIATION_FIELD_NUMBER: builtins.int
+    LARGEST_FIELD_NUMBER: builtins.int
+    NONFINITE_RATIO_FIELD_NUMBER: builtins.int
+    PADDING_RATIO_FIELD_NUMBER: builtins.int
+    input: builtins.str
+    """Name of the input."""
+    mean: builtins.float
+    """Mean of its numbers. Absent for tokens."""
+    deviation: builtins.float
+    """Standard deviation of its numbers. Absent for tokens."""
+    largest: builtins.float
+    """Largest magnitude of its numbers. Absent for tokens."""
+    nonfinite_ratio: builtins.float
+    """Share of its numbers that are not finite, 0 to 1."""
+    padding_ratio: builtins.float
+    """Share of its tokens that are unknown or padding, 0 to 1. Absent for numbers."""
+    def __init__(
+        self,
+        *,
+        input: builtins.str = ...,
+        mean: builtins.float | None = ...,
+        deviation: builtins.float | None = ...,
+        largest: builtins.float | None = ...,
+        nonfinite_ratio: builtins.float = ...,
+        padding_ratio: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_deviation", b"_deviation", "_largest", b"_largest", "_mean", b"_mean", "_padding_ratio", b"_padding_ratio", "deviation", b"deviation", "largest", b"largest", "mean", b"mean", "padding_ratio", b"padding_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_deviation", b"_deviation", "_largest", b"_largest", "_mean", b"_mean", "_padding_ratio", b"_padding_ratio", "deviation", b"deviation", "input", b"input", "largest", b"largest", "mean", b"mean", "nonfinite_ratio", b"nonfinite_ratio", "padding_ratio", b"padding_ratio"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deviation", b"_deviation"]) -> typing.Literal["deviation"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_largest", b"_largest"]) -> typing.Literal["largest"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean", b"_mean"]) -> typing.Literal["mean"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_padding_ratio", b"_padding_ratio"]) -> typing.Literal["padding_ratio"] | None: ...
+
+global___InputFigures = InputFigures
 
 @typing.final
 class ColumnRemark(google.protobuf.message.Message):
@@ -513,6 +585,11 @@ class Probe(google.protobuf.message.Message):
     PREDICTED_DECREASE_FIELD_NUMBER: builtins.int
     ACTUAL_DECREASE_FIELD_NUMBER: builtins.int
     GAIN_RATIO_FIELD_NUMBER: builtins.int
+    LAYER_ACTIVATION_MEAN_FIELD_NUMBER: builtins.int
+    LAYER_SATURATED_RATIO_FIELD_NUMBER: builtins.int
+    LAYER_PREDICTED_DECREASE_FIELD_NUMBER: builtins.int
+    GRADIENT_NOISE_SCALE_FIELD_NUMBER: builtins.int
+    ATTENTION_LOGIT_MAX_FIELD_NUMBER: builtins.int
     step: builtins.int
     """Number of the step."""
     predicted_decrease: builtins.float
@@ -523,6 +600,10 @@ class Probe(google.protobuf.message.Message):
     """Sum of actual over sum of predicted decrease in the window of probes that ends here. Absent until the window has 8 probes
     and when the promise is too small to measure.
     """
+    gradient_noise_scale: builtins.float
+    """Rows per batch at which half of a gradient's square is noise: the simple gradient noise scale, smoothed. Absent where it was not measured."""
+    attention_logit_max: builtins.float
+    """Largest magnitude of attention logits in the batch. Absent without attention that can be looked into."""
     @property
     def layer_gradient_norm(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Gradient norm per layer, before clipping."""
@@ -547,6 +628,20 @@ class Probe(google.protobuf.message.Message):
     def layer_zero_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Share of exact zeros in each layer's output over the batch, 0 to 1."""
 
+    @property
+    def layer_activation_mean(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Mean of each layer's output over the batch."""
+
+    @property
+    def layer_saturated_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Share of each layer's output where its activation no longer answers: |tanh| above 0.97, sigmoid outside 0.01 to 0.99. NaN for layers
+        without such an activation.
+        """
+
+    @property
+    def layer_predicted_decrease(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Part of each layer in `predicted_decrease`; they add up to it."""
+
     def __init__(
         self,
         *,
@@ -560,13 +655,22 @@ class Probe(google.protobuf.message.Message):
         predicted_decrease: builtins.float | None = ...,
         actual_decrease: builtins.float | None = ...,
         gain_ratio: builtins.float | None = ...,
+        layer_activation_mean: collections.abc.Iterable[builtins.float] | None = ...,
+        layer_saturated_ratio: collections.abc.Iterable[builtins.float] | None = ...,
+        layer_predicted_decrease: collections.abc.Iterable[builtins.float] | None = ...,
+        gradient_noise_scale: builtins.float | None = ...,
+        attention_logit_max: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_actual_decrease", b"_actual_decrease", "_gain_ratio", b"_gain_ratio", "_predicted_decrease", b"_predicted_decrease", "actual_decrease", b"actual_decrease", "gain_ratio", b"gain_ratio", "predicted_decrease", b"predicted_decrease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_actual_decrease", b"_actual_decrease", "_gain_ratio", b"_gain_ratio", "_predicted_decrease", b"_predicted_decrease", "actual_decrease", b"actual_decrease", "gain_ratio", b"gain_ratio", "layer_activation_deviation", b"layer_activation_deviation", "layer_gradient_norm", b"layer_gradient_norm", "layer_gradient_rms", b"layer_gradient_rms", "layer_update_ratio", b"layer_update_ratio", "layer_weight_norm", b"layer_weight_norm", "layer_zero_ratio", b"layer_zero_ratio", "predicted_decrease", b"predicted_decrease", "step", b"step"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_actual_decrease", b"_actual_decrease", "_attention_logit_max", b"_attention_logit_max", "_gain_ratio", b"_gain_ratio", "_gradient_noise_scale", b"_gradient_noise_scale", "_predicted_decrease", b"_predicted_decrease", "actual_decrease", b"actual_decrease", "attention_logit_max", b"attention_logit_max", "gain_ratio", b"gain_ratio", "gradient_noise_scale", b"gradient_noise_scale", "predicted_decrease", b"predicted_decrease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_actual_decrease", b"_actual_decrease", "_attention_logit_max", b"_attention_logit_max", "_gain_ratio", b"_gain_ratio", "_gradient_noise_scale", b"_gradient_noise_scale", "_predicted_decrease", b"_predicted_decrease", "actual_decrease", b"actual_decrease", "attention_logit_max", b"attention_logit_max", "gain_ratio", b"gain_ratio", "gradient_noise_scale", b"gradient_noise_scale", "layer_activation_deviation", b"layer_activation_deviation", "layer_activation_mean", b"layer_activation_mean", "layer_gradient_norm", b"layer_gradient_norm", "layer_gradient_rms", b"layer_gradient_rms", "layer_predicted_decrease", b"layer_predicted_decrease", "layer_saturated_ratio", b"layer_saturated_ratio", "layer_update_ratio", b"layer_update_ratio", "layer_weight_norm", b"layer_weight_norm", "layer_zero_ratio", b"layer_zero_ratio", "predicted_decrease", b"predicted_decrease", "step", b"step"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_actual_decrease", b"_actual_decrease"]) -> typing.Literal["actual_decrease"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_attention_logit_max", b"_attention_logit_max"]) -> typing.Literal["attention_logit_max"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gain_ratio", b"_gain_ratio"]) -> typing.Literal["gain_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gradient_noise_scale", b"_gradient_noise_scale"]) -> typing.Literal["gradient_noise_scale"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_predicted_decrease", b"_predicted_decrease"]) -> typing.Literal["predicted_decrease"] | None: ...
 
@@ -593,6 +697,13 @@ class EvaluationCompleted(google.protobuf.message.Message):
     MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: builtins.int
     PERPLEXITY_FIELD_NUMBER: builtins.int
     SELECTION_FIGURE_FIELD_NUMBER: builtins.int
+    MEAN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: builtins.int
+    ANSWER_ENTROPY_RATIO_FIELD_NUMBER: builtins.int
+    LAYER_DEAD_RATIO_FIELD_NUMBER: builtins.int
+    LOSS_Z_FIELD_NUMBER: builtins.int
+    ERROR_Z_FIELD_NUMBER: builtins.int
+    UPDATE_EFFICACY_FIELD_NUMBER: builtins.int
     split: gradsight.v1.state_pb2.Split.ValueType
     """The rows."""
     step: builtins.int
@@ -625,9 +736,31 @@ class EvaluationCompleted(google.protobuf.message.Message):
     """The figure that chooses the checkpoint, smaller is better: the weighted error ratio of classes and labels; of numbers and language models
     the loss, weighted by category impact likewise.
     """
+    mean_confidence: builtins.float
+    """Mean of the highest probability that the model gave, 0 to 1. Present for classes."""
+    calibration_error: builtins.float
+    """Expected calibration error over 15 bins, 0 to 1. Present for classes."""
+    answer_entropy_ratio: builtins.float
+    """Entropy of the answers' frequencies over that of the targets', at least 0: near 0 when the model answers one class for everything.
+    Present for classes.
+    """
+    loss_z: builtins.float
+    """Loss less that of the kept evaluation before it, in standard errors over the same rows: below 0 is better. On validation only."""
+    error_z: builtins.float
+    """Errors likewise (McNemar): below 0 is better. On validation only."""
     @property
     def categories(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CategoryEvaluation]:
         """By category, most frequent first, at most 100 and the rest as `other`. Empty without a category column."""
+
+    @property
+    def layer_dead_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Share of each layer's units that stay at zero for every row, 0 to 1, in the order of ModelBuilt.layers; NaN for layers without an
+        activation that can die. On validation only; empty where it was not measured.
+        """
+
+    @property
+    def update_efficacy(self) -> gradsight.v1.insight_pb2.UpdateEfficacy:
+        """What the updates since the evaluation before achieved. On validation only."""
 
     def __init__(
         self,
@@ -647,15 +780,32 @@ class EvaluationCompleted(google.protobuf.message.Message):
         mean_absolute_error: builtins.float | None = ...,
         perplexity: builtins.float | None = ...,
         selection_figure: builtins.float = ...,
+        mean_confidence: builtins.float | None = ...,
+        calibration_error: builtins.float | None = ...,
+        answer_entropy_ratio: builtins.float | None = ...,
+        layer_dead_ratio: collections.abc.Iterable[builtins.float] | None = ...,
+        loss_z: builtins.float | None = ...,
+        error_z: builtins.float | None = ...,
+        update_efficacy: gradsight.v1.insight_pb2.UpdateEfficacy | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "error_ratio", b"error_ratio", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "weighted_error_ratio", b"weighted_error_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "baseline_job_id", b"baseline_job_id", "categories", b"categories", "epoch", b"epoch", "error_ratio", b"error_ratio", "examples", b"examples", "kept", b"kept", "loss", b"loss", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "selection_figure", b"selection_figure", "split", b"split", "step", b"step", "weighted_error_ratio", b"weighted_error_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_answer_entropy_ratio", b"_answer_entropy_ratio", "_calibration_error", b"_calibration_error", "_error_ratio", b"_error_ratio", "_error_z", b"_error_z", "_loss_z", b"_loss_z", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_mean_confidence", b"_mean_confidence", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "answer_entropy_ratio", b"answer_entropy_ratio", "calibration_error", b"calibration_error", "error_ratio", b"error_ratio", "error_z", b"error_z", "loss_z", b"loss_z", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "mean_confidence", b"mean_confidence", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "update_efficacy", b"update_efficacy", "weighted_error_ratio", b"weighted_error_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_answer_entropy_ratio", b"_answer_entropy_ratio", "_calibration_error", b"_calibration_error", "_error_ratio", b"_error_ratio", "_error_z", b"_error_z", "_loss_z", b"_loss_z", "_macro_f1", b"_macro_f1", "_mean_absolute_error", b"_mean_absolute_error", "_mean_confidence", b"_mean_confidence", "_perplexity", b"_perplexity", "_root_mean_square_error", b"_root_mean_square_error", "_weighted_error_ratio", b"_weighted_error_ratio", "answer_entropy_ratio", b"answer_entropy_ratio", "baseline_job_id", b"baseline_job_id", "calibration_error", b"calibration_error", "categories", b"categories", "epoch", b"epoch", "error_ratio", b"error_ratio", "error_z", b"error_z", "examples", b"examples", "kept", b"kept", "layer_dead_ratio", b"layer_dead_ratio", "loss", b"loss", "loss_z", b"loss_z", "macro_f1", b"macro_f1", "mean_absolute_error", b"mean_absolute_error", "mean_confidence", b"mean_confidence", "perplexity", b"perplexity", "root_mean_square_error", b"root_mean_square_error", "selection_figure", b"selection_figure", "split", b"split", "step", b"step", "update_efficacy", b"update_efficacy", "weighted_error_ratio", b"weighted_error_ratio"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_answer_entropy_ratio", b"_answer_entropy_ratio"]) -> typing.Literal["answer_entropy_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_calibration_error", b"_calibration_error"]) -> typing.Literal["calibration_error"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_error_ratio", b"_error_ratio"]) -> typing.Literal["error_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_error_z", b"_error_z"]) -> typing.Literal["error_z"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_loss_z", b"_loss_z"]) -> typing.Literal["loss_z"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_macro_f1", b"_macro_f1"]) -> typing.Literal["macro_f1"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_mean_absolute_error", b"_mean_absolute_error"]) -> typing.Literal["mean_absolute_error"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean_confidence", b"_mean_confidence"]) -> typing.Literal["mean_confidence"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_perplexity", b"_perplexity"]) -> typing.Literal["perplexity"] | None: ...
     @typing.overload
@@ -676,6 +826,7 @@ class CategoryEvaluation(google.protobuf.message.Message):
     ERRORS_FIELD_NUMBER: builtins.int
     ERROR_RATIO_FIELD_NUMBER: builtins.int
     LOSS_FIELD_NUMBER: builtins.int
+    ERROR_INTERVAL_FIELD_NUMBER: builtins.int
     category: builtins.str
     """Name of the category."""
     examples: builtins.int
@@ -686,6 +837,10 @@ class CategoryEvaluation(google.protobuf.message.Message):
     """Share of wrong answers, 0 to 1. Absent likewise."""
     loss: builtins.float
     """Mean loss, in the objective's unit."""
+    @property
+    def error_interval(self) -> gradsight.v1.insight_pb2.RatioInterval:
+        """The share of wrong answers with its 95 % interval. Absent where answers are not right or wrong."""
+
     def __init__(
         self,
         *,
@@ -694,9 +849,10 @@ class CategoryEvaluation(google.protobuf.message.Message):
         errors: builtins.int | None = ...,
         error_ratio: builtins.float | None = ...,
         loss: builtins.float = ...,
+        error_interval: gradsight.v1.insight_pb2.RatioInterval | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "error_ratio", b"error_ratio", "errors", b"errors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "category", b"category", "error_ratio", b"error_ratio", "errors", b"errors", "examples", b"examples", "loss", b"loss"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "error_interval", b"error_interval", "error_ratio", b"error_ratio", "errors", b"errors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_error_ratio", b"_error_ratio", "_errors", b"_errors", "category", b"category", "error_interval", b"error_interval", "error_ratio", b"error_ratio", "errors", b"errors", "examples", b"examples", "loss", b"loss"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_error_ratio", b"_error_ratio"]) -> typing.Literal["error_ratio"] | None: ...
     @typing.overload
@@ -705,98 +861,20 @@ class CategoryEvaluation(google.protobuf.message.Message):
 global___CategoryEvaluation = CategoryEvaluation
 
 @typing.final
-class Finding(google.protobuf.message.Message):
-    """Something about the run that a person should know. Comes with the detectors."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class EvidenceEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.float
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.float = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
-    FINDING_ID_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
-    SEVERITY_FIELD_NUMBER: builtins.int
-    SUBJECT_FIELD_NUMBER: builtins.int
-    FIRST_STEP_FIELD_NUMBER: builtins.int
-    LAST_STEP_FIELD_NUMBER: builtins.int
-    EVIDENCE_FIELD_NUMBER: builtins.int
-    CONFIDENCE_FIELD_NUMBER: builtins.int
-    EXPLANATION_FIELD_NUMBER: builtins.int
-    ACTIONS_FIELD_NUMBER: builtins.int
-    OPEN_FIELD_NUMBER: builtins.int
-    finding_id: builtins.str
-    """Identity within the job."""
-    kind: builtins.str
-    """Kind, `vanishing_gradient` say."""
-    severity: gradsight.v1.state_pb2.Severity.ValueType
-    """How bad it is."""
-    subject: builtins.str
-    """Layer, split, category or batch that it is about."""
-    first_step: builtins.int
-    """First step at which it was seen."""
-    last_step: builtins.int
-    """Last step at which it was seen."""
-    confidence: builtins.float
-    """How sure the detector is, 0 to 1."""
-    explanation: builtins.str
-    """What it means, from mechanism to model behaviour."""
-    open: builtins.bool
-    """True until it was closed."""
-    @property
-    def evidence(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """What was observed, against which threshold, over which window; by name."""
-
-    @property
-    def actions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What could be done, best first."""
-
-    def __init__(
-        self,
-        *,
-        finding_id: builtins.str = ...,
-        kind: builtins.str = ...,
-        severity: gradsight.v1.state_pb2.Severity.ValueType = ...,
-        subject: builtins.str = ...,
-        first_step: builtins.int = ...,
-        last_step: builtins.int = ...,
-        evidence: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
-        confidence: builtins.float = ...,
-        explanation: builtins.str = ...,
-        actions: collections.abc.Iterable[builtins.str] | None = ...,
-        open: builtins.bool = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actions", b"actions", "confidence", b"confidence", "evidence", b"evidence", "explanation", b"explanation", "finding_id", b"finding_id", "first_step", b"first_step", "kind", b"kind", "last_step", b"last_step", "open", b"open", "severity", b"severity", "subject", b"subject"]) -> None: ...
-
-global___Finding = Finding
-
-@typing.final
 class FindingOpened(google.protobuf.message.Message):
-    """A finding was opened. Comes with the detectors."""
+    """A finding was opened."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FINDING_FIELD_NUMBER: builtins.int
     @property
-    def finding(self) -> global___Finding:
+    def finding(self) -> gradsight.v1.insight_pb2.Finding:
         """The finding."""
 
     def __init__(
         self,
         *,
-        finding: global___Finding | None = ...,
+        finding: gradsight.v1.insight_pb2.Finding | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["finding", b"finding"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["finding", b"finding"]) -> None: ...
@@ -805,19 +883,19 @@ global___FindingOpened = FindingOpened
 
 @typing.final
 class FindingUpdated(google.protobuf.message.Message):
-    """A finding changed. Comes with the detectors."""
+    """A finding changed: its severity, its cause, or its evidence by much."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FINDING_FIELD_NUMBER: builtins.int
     @property
-    def finding(self) -> global___Finding:
-        """The finding."""
+    def finding(self) -> gradsight.v1.insight_pb2.Finding:
+        """The finding, whole."""
 
     def __init__(
         self,
         *,
-        finding: global___Finding | None = ...,
+        finding: gradsight.v1.insight_pb2.Finding | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["finding", b"finding"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["finding", b"finding"]) -> None: ...
@@ -826,19 +904,19 @@ global___FindingUpdated = FindingUpdated
 
 @typing.final
 class FindingClosed(google.protobuf.message.Message):
-    """A finding was closed. Comes with the detectors."""
+    """A finding was closed: what it tells of is over."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FINDING_FIELD_NUMBER: builtins.int
     @property
-    def finding(self) -> global___Finding:
-        """The finding."""
+    def finding(self) -> gradsight.v1.insight_pb2.Finding:
+        """The finding, whole."""
 
     def __init__(
         self,
         *,
-        finding: global___Finding | None = ...,
+        finding: gradsight.v1.insight_pb2.Finding | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["finding", b"finding"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["finding", b"finding"]) -> None: ...
@@ -847,42 +925,104 @@ global___FindingClosed = FindingClosed
 
 @typing.final
 class MitigationApplied(google.protobuf.message.Message):
-    """A repair was applied. Comes with the repairs."""
+    """A repair was applied."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MITIGATION_ID_FIELD_NUMBER: builtins.int
     FINDING_ID_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    TRIAL_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FACTOR_FIELD_NUMBER: builtins.int
+    GRADIENT_NORM_LIMIT_FIELD_NUMBER: builtins.int
+    RESTORED_STEP_FIELD_NUMBER: builtins.int
+    LAYERS_FIELD_NUMBER: builtins.int
     mitigation_id: builtins.str
-    """Identity within the job."""
+    """Identity within the job, `mitigation-1` say."""
     finding_id: builtins.str
     """Finding that it answers."""
+    action: gradsight.v1.insight_pb2.MitigationAction.ValueType
+    """What it does."""
     description: builtins.str
-    """What was changed."""
+    """The same for people, with its numbers."""
     step: builtins.int
     """Step after which it holds."""
+    trial: builtins.bool
+    """True: it is on trial until a MitigationKept or MitigationReverted with its identity."""
+    learning_rate_factor: builtins.float
+    """What the schedule's learning rate is multiplied by from now on. Present for SCALE_LEARNING_RATE."""
+    gradient_norm_limit: builtins.float
+    """Largest norm of the gradient from now on. Present for TIGHTEN_CLIPPING."""
+    restored_step: builtins.int
+    """Step whose weights and optimizer state were restored. Present for ROLL_BACK."""
+    @property
+    def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Paths of the layers that begin anew. Present for REINITIALIZE."""
+
     def __init__(
         self,
         *,
         mitigation_id: builtins.str = ...,
         finding_id: builtins.str = ...,
+        action: gradsight.v1.insight_pb2.MitigationAction.ValueType = ...,
         description: builtins.str = ...,
         step: builtins.int = ...,
+        trial: builtins.bool = ...,
+        learning_rate_factor: builtins.float | None = ...,
+        gradient_norm_limit: builtins.float | None = ...,
+        restored_step: builtins.int | None = ...,
+        layers: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "finding_id", b"finding_id", "mitigation_id", b"mitigation_id", "step", b"step"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gradient_norm_limit", b"_gradient_norm_limit", "_learning_rate_factor", b"_learning_rate_factor", "_restored_step", b"_restored_step", "gradient_norm_limit", b"gradient_norm_limit", "learning_rate_factor", b"learning_rate_factor", "restored_step", b"restored_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gradient_norm_limit", b"_gradient_norm_limit", "_learning_rate_factor", b"_learning_rate_factor", "_restored_step", b"_restored_step", "action", b"action", "description", b"description", "finding_id", b"finding_id", "gradient_norm_limit", b"gradient_norm_limit", "layers", b"layers", "learning_rate_factor", b"learning_rate_factor", "mitigation_id", b"mitigation_id", "restored_step", b"restored_step", "step", b"step", "trial", b"trial"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gradient_norm_limit", b"_gradient_norm_limit"]) -> typing.Literal["gradient_norm_limit"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_learning_rate_factor", b"_learning_rate_factor"]) -> typing.Literal["learning_rate_factor"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_restored_step", b"_restored_step"]) -> typing.Literal["restored_step"] | None: ...
 
 global___MitigationApplied = MitigationApplied
 
 @typing.final
+class MitigationKept(google.protobuf.message.Message):
+    """A repair passed its trial and stays."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MITIGATION_ID_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    mitigation_id: builtins.str
+    """Identity within the job."""
+    step: builtins.int
+    """Step after which the trial was judged."""
+    @property
+    def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gradsight.v1.insight_pb2.Evidence]:
+        """What the trial showed."""
+
+    def __init__(
+        self,
+        *,
+        mitigation_id: builtins.str = ...,
+        evidence: collections.abc.Iterable[gradsight.v1.insight_pb2.Evidence] | None = ...,
+        step: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "mitigation_id", b"mitigation_id", "step", b"step"]) -> None: ...
+
+global___MitigationKept = MitigationKept
+
+@typing.final
 class MitigationReverted(google.protobuf.message.Message):
-    """A repair was taken back. Comes with the repairs."""
+    """A repair failed its trial and was taken back: weights, optimizer and settings are those from before it."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MITIGATION_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
     mitigation_id: builtins.str
     """Identity within the job."""
@@ -890,16 +1030,63 @@ class MitigationReverted(google.protobuf.message.Message):
     """Why."""
     step: builtins.int
     """Step after which it no longer holds."""
+    @property
+    def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gradsight.v1.insight_pb2.Evidence]:
+        """What the trial showed."""
+
     def __init__(
         self,
         *,
         mitigation_id: builtins.str = ...,
         message: builtins.str = ...,
+        evidence: collections.abc.Iterable[gradsight.v1.insight_pb2.Evidence] | None = ...,
         step: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "mitigation_id", b"mitigation_id", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "message", b"message", "mitigation_id", b"mitigation_id", "step", b"step"]) -> None: ...
 
 global___MitigationReverted = MitigationReverted
+
+@typing.final
+class VerdictReached(google.protobuf.message.Message):
+    """The run was judged: at evaluations when the judgement changes, and at its end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: builtins.int
+    @property
+    def verdict(self) -> gradsight.v1.insight_pb2.RunVerdict:
+        """The judgement."""
+
+    def __init__(
+        self,
+        *,
+        verdict: gradsight.v1.insight_pb2.RunVerdict | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["verdict", b"verdict"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["verdict", b"verdict"]) -> None: ...
+
+global___VerdictReached = VerdictReached
+
+@typing.final
+class ComparisonCompleted(google.protobuf.message.Message):
+    """The new model was compared with the baseline's on the same test rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: builtins.int
+    @property
+    def comparison(self) -> gradsight.v1.insight_pb2.Comparison:
+        """The comparison."""
+
+    def __init__(
+        self,
+        *,
+        comparison: gradsight.v1.insight_pb2.Comparison | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison"]) -> None: ...
+
+global___ComparisonCompleted = ComparisonCompleted
 
 @typing.final
 class CheckpointSaved(google.protobuf.message.Message):

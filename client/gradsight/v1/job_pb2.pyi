@@ -13,6 +13,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gradsight.v1.artifact_pb2
 import gradsight.v1.event_pb2
+import gradsight.v1.insight_pb2
 import gradsight.v1.spec_pb2
 import gradsight.v1.state_pb2
 import sys
@@ -57,54 +58,6 @@ WAITING_REASON_BACK_OFF: WaitingReason.ValueType  # 4
 """It backs off after a lost attempt."""
 global___WaitingReason = WaitingReason
 
-class _Verdict:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
-    """Not judged yet."""
-    VERDICT_CONVERGED: _Verdict.ValueType  # 1
-    """Training has converged."""
-    VERDICT_STILL_IMPROVING: _Verdict.ValueType  # 2
-    """More training would help."""
-    VERDICT_PLATEAUED: _Verdict.ValueType  # 3
-    """Training stalls before it is good."""
-    VERDICT_OVERFIT: _Verdict.ValueType  # 4
-    """Held-out error rises while training error falls."""
-    VERDICT_UNDERFIT: _Verdict.ValueType  # 5
-    """The model does not even fit the training rows."""
-    VERDICT_DIVERGED: _Verdict.ValueType  # 6
-    """The loss ran away."""
-    VERDICT_UNSOUND: _Verdict.ValueType  # 7
-    """The measurements cannot be trusted."""
-    VERDICT_UNDECIDED: _Verdict.ValueType  # 8
-    """The evidence does not suffice."""
-
-class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """Judgement on a run. New values may appear."""
-
-VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
-"""Not judged yet."""
-VERDICT_CONVERGED: Verdict.ValueType  # 1
-"""Training has converged."""
-VERDICT_STILL_IMPROVING: Verdict.ValueType  # 2
-"""More training would help."""
-VERDICT_PLATEAUED: Verdict.ValueType  # 3
-"""Training stalls before it is good."""
-VERDICT_OVERFIT: Verdict.ValueType  # 4
-"""Held-out error rises while training error falls."""
-VERDICT_UNDERFIT: Verdict.ValueType  # 5
-"""The model does not even fit the training rows."""
-VERDICT_DIVERGED: Verdict.ValueType  # 6
-"""The loss ran away."""
-VERDICT_UNSOUND: Verdict.ValueType  # 7
-"""The measurements cannot be trusted."""
-VERDICT_UNDECIDED: Verdict.ValueType  # 8
-"""The evidence does not suffice."""
-global___Verdict = Verdict
-
 @typing.final
 class Job(google.protobuf.message.Message):
     """A training job: what was asked and what came of it."""
@@ -127,6 +80,7 @@ class Job(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Identity, 1 to 64 characters of `a-z 0-9 -`, made by the service."""
     tenant: builtins.str
@@ -137,8 +91,6 @@ class Job(google.protobuf.message.Message):
     """True in a terminal state."""
     last_sequence: builtins.int
     """Sequence of the newest event: get, then watch after this."""
-    verdict: global___Verdict.ValueType
-    """Judgement on the run. Undecided until the judges come."""
     @property
     def spec(self) -> gradsight.v1.spec_pb2.JobSpec:
         """What was asked, with the defaults filled in that the service knows. Fixed."""
@@ -179,6 +131,14 @@ class Job(google.protobuf.message.Message):
     def error(self) -> gradsight.v1.state_pb2.JobError:
         """Why the job failed. Present in FAILED."""
 
+    @property
+    def verdict(self) -> gradsight.v1.insight_pb2.RunVerdict:
+        """Judgement on the run. Absent until there is one."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FindingCount]:
+        """Findings by kind and severity, most severe first. Those that were closed count, too."""
+
     def __init__(
         self,
         *,
@@ -197,10 +157,11 @@ class Job(google.protobuf.message.Message):
         result: collections.abc.Iterable[gradsight.v1.artifact_pb2.Artifact] | None = ...,
         attempts: collections.abc.Iterable[global___JobAttempt] | None = ...,
         error: gradsight.v1.state_pb2.JobError | None = ...,
-        verdict: global___Verdict.ValueType = ...,
+        verdict: gradsight.v1.insight_pb2.RunVerdict | None = ...,
+        findings: collections.abc.Iterable[global___FindingCount] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "summary", b"summary", "waiting", b"waiting"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "create_time", b"create_time", "done", b"done", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "last_sequence", b"last_sequence", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "summary", b"summary", "tenant", b"tenant", "verdict", b"verdict", "waiting", b"waiting"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "summary", b"summary", "verdict", b"verdict", "waiting", b"waiting"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "create_time", b"create_time", "done", b"done", "end_time", b"end_time", "error", b"error", "findings", b"findings", "job_id", b"job_id", "last_sequence", b"last_sequence", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "summary", b"summary", "tenant", b"tenant", "verdict", b"verdict", "waiting", b"waiting"]) -> None: ...
 
 global___Job = Job
 
@@ -306,6 +267,8 @@ class JobSummary(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     CLASSES_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    UPDATE_EFFICACY_FIELD_NUMBER: builtins.int
     train_loss: builtins.float
     """Training loss of the newest recorded step."""
     gradient_norm: builtins.float
@@ -344,6 +307,14 @@ class JobSummary(google.protobuf.message.Message):
     def classes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Classes of the target, in the order of the model's outputs."""
 
+    @property
+    def comparison(self) -> gradsight.v1.insight_pb2.Comparison:
+        """The new model against the baseline's. Present at the end when asked for."""
+
+    @property
+    def update_efficacy(self) -> gradsight.v1.insight_pb2.UpdateEfficacy:
+        """What the newest window of updates achieved."""
+
     def __init__(
         self,
         *,
@@ -359,9 +330,11 @@ class JobSummary(google.protobuf.message.Message):
         layers: collections.abc.Iterable[gradsight.v1.event_pb2.Layer] | None = ...,
         probe: gradsight.v1.event_pb2.Probe | None = ...,
         classes: collections.abc.Iterable[builtins.str] | None = ...,
+        comparison: gradsight.v1.insight_pb2.Comparison | None = ...,
+        update_efficacy: gradsight.v1.insight_pb2.UpdateEfficacy | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gain_ratio", b"_gain_ratio", "_gradient_norm", b"_gradient_norm", "_learning_rate", b"_learning_rate", "_train_loss", b"_train_loss", "baseline_test", b"baseline_test", "gain_ratio", b"gain_ratio", "gradient_norm", b"gradient_norm", "kept", b"kept", "learning_rate", b"learning_rate", "probe", b"probe", "test", b"test", "train_loss", b"train_loss", "validation", b"validation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gain_ratio", b"_gain_ratio", "_gradient_norm", b"_gradient_norm", "_learning_rate", b"_learning_rate", "_train_loss", b"_train_loss", "baseline_test", b"baseline_test", "classes", b"classes", "gain_ratio", b"gain_ratio", "gradient_norm", b"gradient_norm", "kept", b"kept", "layers", b"layers", "learning_rate", b"learning_rate", "nonfinite_steps", b"nonfinite_steps", "probe", b"probe", "test", b"test", "train_loss", b"train_loss", "validation", b"validation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gain_ratio", b"_gain_ratio", "_gradient_norm", b"_gradient_norm", "_learning_rate", b"_learning_rate", "_train_loss", b"_train_loss", "baseline_test", b"baseline_test", "comparison", b"comparison", "gain_ratio", b"gain_ratio", "gradient_norm", b"gradient_norm", "kept", b"kept", "learning_rate", b"learning_rate", "probe", b"probe", "test", b"test", "train_loss", b"train_loss", "update_efficacy", b"update_efficacy", "validation", b"validation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gain_ratio", b"_gain_ratio", "_gradient_norm", b"_gradient_norm", "_learning_rate", b"_learning_rate", "_train_loss", b"_train_loss", "baseline_test", b"baseline_test", "classes", b"classes", "comparison", b"comparison", "gain_ratio", b"gain_ratio", "gradient_norm", b"gradient_norm", "kept", b"kept", "layers", b"layers", "learning_rate", b"learning_rate", "nonfinite_steps", b"nonfinite_steps", "probe", b"probe", "test", b"test", "train_loss", b"train_loss", "update_efficacy", b"update_efficacy", "validation", b"validation"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gain_ratio", b"_gain_ratio"]) -> typing.Literal["gain_ratio"] | None: ...
     @typing.overload
@@ -372,6 +345,36 @@ class JobSummary(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_train_loss", b"_train_loss"]) -> typing.Literal["train_loss"] | None: ...
 
 global___JobSummary = JobSummary
+
+@typing.final
+class FindingCount(google.protobuf.message.Message):
+    """How many findings of a kind there are."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    SEVERITY_FIELD_NUMBER: builtins.int
+    OPEN_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """The kind."""
+    severity: gradsight.v1.state_pb2.Severity.ValueType
+    """The severity."""
+    open: builtins.int
+    """Those that are open."""
+    total: builtins.int
+    """All there were."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        severity: gradsight.v1.state_pb2.Severity.ValueType = ...,
+        open: builtins.int = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "open", b"open", "severity", b"severity", "total", b"total"]) -> None: ...
+
+global___FindingCount = FindingCount
 
 @typing.final
 class JobAttempt(google.protobuf.message.Message):

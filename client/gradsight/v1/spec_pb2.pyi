@@ -183,9 +183,9 @@ class _MonitoringPolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     MONITORING_POLICY_ADVISE: _MonitoringPolicy.ValueType  # 1
     """Findings are reported, the run is left alone."""
     MONITORING_POLICY_REPAIR: _MonitoringPolicy.ValueType  # 2
-    """Bounded, logged repairs. Not supported yet."""
+    """Repairs on trial: bounded, logged, kept only when held-out rows got better for them. Probes then keep to a fixed interval."""
     MONITORING_POLICY_STOP: _MonitoringPolicy.ValueType  # 3
-    """A critical finding ends the job. Not supported yet."""
+    """A critical finding ends training; the job succeeds with the best weights when there are any worth keeping."""
 
 class MonitoringPolicy(_MonitoringPolicy, metaclass=_MonitoringPolicyEnumTypeWrapper):
     """What happens on a finding."""
@@ -195,9 +195,9 @@ MONITORING_POLICY_UNSPECIFIED: MonitoringPolicy.ValueType  # 0
 MONITORING_POLICY_ADVISE: MonitoringPolicy.ValueType  # 1
 """Findings are reported, the run is left alone."""
 MONITORING_POLICY_REPAIR: MonitoringPolicy.ValueType  # 2
-"""Bounded, logged repairs. Not supported yet."""
+"""Repairs on trial: bounded, logged, kept only when held-out rows got better for them. Probes then keep to a fixed interval."""
 MONITORING_POLICY_STOP: MonitoringPolicy.ValueType  # 3
-"""A critical finding ends the job. Not supported yet."""
+"""A critical finding ends training; the job succeeds with the best weights when there are any worth keeping."""
 global___MonitoringPolicy = MonitoringPolicy
 
 class _DeviceClass:
@@ -1591,23 +1591,91 @@ class MonitoringSpec(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class DetectorsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___DetectorSpec: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___DetectorSpec | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     POLICY_FIELD_NUMBER: builtins.int
     PROBE_INTERVAL_STEPS_FIELD_NUMBER: builtins.int
+    DETECTORS_FIELD_NUMBER: builtins.int
+    ALLOW_RECIPE_CHANGES_FIELD_NUMBER: builtins.int
     policy: global___MonitoringPolicy.ValueType
-    """What happens on a finding. Default: advise. Repair and stop are not supported yet."""
+    """What happens on a finding. Default: advise."""
     probe_interval_steps: builtins.int
     """Steps between probes, 1 to 1000000. Absent: every 10 steps until step 200, then as often as the budget of 3 % allows."""
+    allow_recipe_changes: builtins.bool
+    """True: under the policy repair, layers may begin anew and inputs may be standardized, too, which changes the recipe that the spec gives."""
+    @property
+    def detectors(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___DetectorSpec]:
+        """Detectors to change, by the kind of finding: `overfitting` say."""
+
     def __init__(
         self,
         *,
         policy: global___MonitoringPolicy.ValueType = ...,
         probe_interval_steps: builtins.int | None = ...,
+        detectors: collections.abc.Mapping[builtins.str, global___DetectorSpec] | None = ...,
+        allow_recipe_changes: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_probe_interval_steps", b"_probe_interval_steps", "probe_interval_steps", b"probe_interval_steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_probe_interval_steps", b"_probe_interval_steps", "policy", b"policy", "probe_interval_steps", b"probe_interval_steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_probe_interval_steps", b"_probe_interval_steps", "allow_recipe_changes", b"allow_recipe_changes", "detectors", b"detectors", "policy", b"policy", "probe_interval_steps", b"probe_interval_steps"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_probe_interval_steps", b"_probe_interval_steps"]) -> typing.Literal["probe_interval_steps"] | None: ...
 
 global___MonitoringSpec = MonitoringSpec
+
+@typing.final
+class DetectorSpec(google.protobuf.message.Message):
+    """How one detector judges."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ThresholdsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    DISABLED_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    disabled: builtins.bool
+    """True: it is silent."""
+    @property
+    def thresholds(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Thresholds by name, as the kind's page lists them; others keep their defaults. Within the range that the page gives."""
+
+    def __init__(
+        self,
+        *,
+        disabled: builtins.bool = ...,
+        thresholds: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["disabled", b"disabled", "thresholds", b"thresholds"]) -> None: ...
+
+global___DetectorSpec = DetectorSpec
 
 @typing.final
 class CheckpointSpec(google.protobuf.message.Message):

@@ -11,6 +11,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gradsight.v1.event_pb2
+import gradsight.v1.insight_pb2
 import gradsight.v1.job_pb2
 import gradsight.v1.spec_pb2
 import gradsight.v1.state_pb2
@@ -80,6 +81,30 @@ STREAM_END_REASON_STREAM_EXPIRED: StreamEndReason.ValueType  # 3
 STREAM_END_REASON_STORE_UNAVAILABLE: StreamEndReason.ValueType  # 4
 """The store cannot be reached; watch again. The status is UNAVAILABLE."""
 global___StreamEndReason = StreamEndReason
+
+class _ReportFormat:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ReportFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ReportFormat.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    REPORT_FORMAT_UNSPECIFIED: _ReportFormat.ValueType  # 0
+    """HTML."""
+    REPORT_FORMAT_HTML: _ReportFormat.ValueType  # 1
+    """One page of HTML that loads nothing."""
+    REPORT_FORMAT_MARKDOWN: _ReportFormat.ValueType  # 2
+    """Markdown, without pictures."""
+
+class ReportFormat(_ReportFormat, metaclass=_ReportFormatEnumTypeWrapper):
+    """Format of a report. New values may appear."""
+
+REPORT_FORMAT_UNSPECIFIED: ReportFormat.ValueType  # 0
+"""HTML."""
+REPORT_FORMAT_HTML: ReportFormat.ValueType  # 1
+"""One page of HTML that loads nothing."""
+REPORT_FORMAT_MARKDOWN: ReportFormat.ValueType  # 2
+"""Markdown, without pictures."""
+global___ReportFormat = ReportFormat
 
 @typing.final
 class CreateJobRequest(google.protobuf.message.Message):
@@ -743,27 +768,31 @@ global___Series = Series
 
 @typing.final
 class ListFindingsRequest(google.protobuf.message.Message):
-    """Asks for the findings about a job. Not supported yet."""
+    """Asks for the findings about a job."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    OPEN_ONLY_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job. Required."""
     page_size: builtins.int
     """Findings in the page, 0 to 1000; 0 means 50."""
     page_token: builtins.str
     """The token of the page before. Empty: the first page."""
+    open_only: builtins.bool
+    """True: only findings that are open."""
     def __init__(
         self,
         *,
         job_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        open_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 global___ListFindingsRequest = ListFindingsRequest
 
@@ -778,18 +807,141 @@ class ListFindingsResponse(google.protobuf.message.Message):
     next_page_token: builtins.str
     """Token of the next page. Empty: this was the last."""
     @property
-    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gradsight.v1.event_pb2.Finding]:
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gradsight.v1.insight_pb2.Finding]:
         """The findings, most severe first."""
 
     def __init__(
         self,
         *,
-        findings: collections.abc.Iterable[gradsight.v1.event_pb2.Finding] | None = ...,
+        findings: collections.abc.Iterable[gradsight.v1.insight_pb2.Finding] | None = ...,
         next_page_token: builtins.str = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["findings", b"findings", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListFindingsResponse = ListFindingsResponse
+
+@typing.final
+class CompareJobsRequest(google.protobuf.message.Message):
+    """Asks for a comparison."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BASELINE_JOB_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    baseline_job_id: builtins.str
+    """Job of the old model. Required; must have succeeded."""
+    job_id: builtins.str
+    """Job of the new model. Required; must have succeeded."""
+    def __init__(
+        self,
+        *,
+        baseline_job_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["baseline_job_id", b"baseline_job_id", "job_id", b"job_id"]) -> None: ...
+
+global___CompareJobsRequest = CompareJobsRequest
+
+@typing.final
+class CompareJobsResponse(google.protobuf.message.Message):
+    """Two jobs side by side."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
+    @property
+    def comparison(self) -> gradsight.v1.insight_pb2.Comparison:
+        """The comparison; NOT_COMPARABLE when they share no test rows."""
+
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SpecDifference]:
+        """Where the specs differ, fields in their order."""
+
+    def __init__(
+        self,
+        *,
+        comparison: gradsight.v1.insight_pb2.Comparison | None = ...,
+        differences: collections.abc.Iterable[global___SpecDifference] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison", "differences", b"differences"]) -> None: ...
+
+global___CompareJobsResponse = CompareJobsResponse
+
+@typing.final
+class SpecDifference(google.protobuf.message.Message):
+    """A field in which two specs differ."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    BASELINE_VALUE_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """Path of the field, `optimizer.learning_rate` say."""
+    baseline_value: builtins.str
+    """Value in the old job's spec, as JSON. Empty when it has none."""
+    value: builtins.str
+    """Value in the new job's spec, as JSON. Empty when it has none."""
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        baseline_value: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["baseline_value", b"baseline_value", "field", b"field", "value", b"value"]) -> None: ...
+
+global___SpecDifference = SpecDifference
+
+@typing.final
+class GetJobReportRequest(google.protobuf.message.Message):
+    """Asks for a report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """The job. Required."""
+    format: global___ReportFormat.ValueType
+    """Format of the file. Default: HTML."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        format: global___ReportFormat.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["format", b"format", "job_id", b"job_id"]) -> None: ...
+
+global___GetJobReportRequest = GetJobReportRequest
+
+@typing.final
+class GetJobReportResponse(google.protobuf.message.Message):
+    """A report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: builtins.int
+    FILENAME_FIELD_NUMBER: builtins.int
+    content: builtins.bytes
+    """The file, whole: nothing else is needed to read it."""
+    media_type: builtins.str
+    """`text/html` or `text/markdown`, with the character set."""
+    filename: builtins.str
+    """Name to store it under."""
+    def __init__(
+        self,
+        *,
+        content: builtins.bytes = ...,
+        media_type: builtins.str = ...,
+        filename: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "filename", b"filename", "media_type", b"media_type"]) -> None: ...
+
+global___GetJobReportResponse = GetJobReportResponse
 
 @typing.final
 class ListWorkersRequest(google.protobuf.message.Message):

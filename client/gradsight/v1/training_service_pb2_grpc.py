@@ -93,6 +93,16 @@ class TrainingServiceStub(object):
                 request_serializer=gradsight_dot_v1_dot_training__service__pb2.ListFindingsRequest.SerializeToString,
                 response_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListFindingsResponse.FromString,
                 _registered_method=True)
+        self.CompareJobs = channel.unary_unary(
+                '/gradsight.v1.TrainingService/CompareJobs',
+                request_serializer=gradsight_dot_v1_dot_training__service__pb2.CompareJobsRequest.SerializeToString,
+                response_deserializer=gradsight_dot_v1_dot_training__service__pb2.CompareJobsResponse.FromString,
+                _registered_method=True)
+        self.GetJobReport = channel.unary_unary(
+                '/gradsight.v1.TrainingService/GetJobReport',
+                request_serializer=gradsight_dot_v1_dot_training__service__pb2.GetJobReportRequest.SerializeToString,
+                response_deserializer=gradsight_dot_v1_dot_training__service__pb2.GetJobReportResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/gradsight.v1.TrainingService/ListWorkers',
                 request_serializer=gradsight_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
@@ -188,7 +198,21 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListFindings(self, request, context):
-        """Lists the findings about a job. Not supported yet.
+        """Lists the findings about a job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareJobs(self, request, context):
+        """Compares the kept models of two jobs on the test rows that both answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobReport(self, request, context):
+        """Returns a report about a job for people, as one file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,6 +296,16 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.ListFindings,
                     request_deserializer=gradsight_dot_v1_dot_training__service__pb2.ListFindingsRequest.FromString,
                     response_serializer=gradsight_dot_v1_dot_training__service__pb2.ListFindingsResponse.SerializeToString,
+            ),
+            'CompareJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareJobs,
+                    request_deserializer=gradsight_dot_v1_dot_training__service__pb2.CompareJobsRequest.FromString,
+                    response_serializer=gradsight_dot_v1_dot_training__service__pb2.CompareJobsResponse.SerializeToString,
+            ),
+            'GetJobReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobReport,
+                    request_deserializer=gradsight_dot_v1_dot_training__service__pb2.GetJobReportRequest.FromString,
+                    response_serializer=gradsight_dot_v1_dot_training__service__pb2.GetJobReportResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -590,6 +624,60 @@ class TrainingService(object):
             '/gradsight.v1.TrainingService/ListFindings',
             gradsight_dot_v1_dot_training__service__pb2.ListFindingsRequest.SerializeToString,
             gradsight_dot_v1_dot_training__service__pb2.ListFindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradsight.v1.TrainingService/CompareJobs',
+            gradsight_dot_v1_dot_training__service__pb2.CompareJobsRequest.SerializeToString,
+            gradsight_dot_v1_dot_training__service__pb2.CompareJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradsight.v1.TrainingService/GetJobReport',
+            gradsight_dot_v1_dot_training__service__pb2.GetJobReportRequest.SerializeToString,
+            gradsight_dot_v1_dot_training__service__pb2.GetJobReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,7 +89,19 @@ class TrainingServiceStub:
         gradsight.v1.training_service_pb2.ListFindingsRequest,
         gradsight.v1.training_service_pb2.ListFindingsResponse,
     ]
-    """Lists the findings about a job. Not supported yet."""
+    """Lists the findings about a job."""
+
+    CompareJobs: grpc.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.CompareJobsRequest,
+        gradsight.v1.training_service_pb2.CompareJobsResponse,
+    ]
+    """Compares the kept models of two jobs on the test rows that both answered."""
+
+    GetJobReport: grpc.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.GetJobReportRequest,
+        gradsight.v1.training_service_pb2.GetJobReportResponse,
+    ]
+    """Returns a report about a job for people, as one file."""
 
     ListWorkers: grpc.UnaryUnaryMultiCallable[
         gradsight.v1.training_service_pb2.ListWorkersRequest,
@@ -180,7 +192,19 @@ class TrainingServiceAsyncStub:
         gradsight.v1.training_service_pb2.ListFindingsRequest,
         gradsight.v1.training_service_pb2.ListFindingsResponse,
     ]
-    """Lists the findings about a job. Not supported yet."""
+    """Lists the findings about a job."""
+
+    CompareJobs: grpc.aio.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.CompareJobsRequest,
+        gradsight.v1.training_service_pb2.CompareJobsResponse,
+    ]
+    """Compares the kept models of two jobs on the test rows that both answered."""
+
+    GetJobReport: grpc.aio.UnaryUnaryMultiCallable[
+        gradsight.v1.training_service_pb2.GetJobReportRequest,
+        gradsight.v1.training_service_pb2.GetJobReportResponse,
+    ]
+    """Returns a report about a job for people, as one file."""
 
     ListWorkers: grpc.aio.UnaryUnaryMultiCallable[
         gradsight.v1.training_service_pb2.ListWorkersRequest,
@@ -293,7 +317,23 @@ class TrainingServiceServicer(metaclass=abc.ABCMeta):
         request: gradsight.v1.training_service_pb2.ListFindingsRequest,
         context: _ServicerContext,
     ) -> typing.Union[gradsight.v1.training_service_pb2.ListFindingsResponse, collections.abc.Awaitable[gradsight.v1.training_service_pb2.ListFindingsResponse]]:
-        """Lists the findings about a job. Not supported yet."""
+        """Lists the findings about a job."""
+
+    @abc.abstractmethod
+    def CompareJobs(
+        self,
+        request: gradsight.v1.training_service_pb2.CompareJobsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gradsight.v1.training_service_pb2.CompareJobsResponse, collections.abc.Awaitable[gradsight.v1.training_service_pb2.CompareJobsResponse]]:
+        """Compares the kept models of two jobs on the test rows that both answered."""
+
+    @abc.abstractmethod
+    def GetJobReport(
+        self,
+        request: gradsight.v1.training_service_pb2.GetJobReportRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gradsight.v1.training_service_pb2.GetJobReportResponse, collections.abc.Awaitable[gradsight.v1.training_service_pb2.GetJobReportResponse]]:
+        """Returns a report about a job for people, as one file."""
 
     @abc.abstractmethod
     def ListWorkers(

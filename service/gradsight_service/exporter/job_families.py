@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradsight.v1 import event_pb2, job_pb2, state_pb2
+from gradsight.v1 import event_pb2, insight_pb2, job_pb2, state_pb2
 from gradsight_service.exporter.exposition import Family, labelled, sample
 
 _FAMILIES = {
@@ -72,8 +72,8 @@ def _samples(job: job_pb2.Job) -> Iterator[tuple[str, str, float]]:
     names = {"name": spec.name, "tenant": job.tenant, "queue": spec.queue, "model": _model(job)}
     yield "info", f"{own},{labelled(**names)}", 1.0
     yield "state", f"{own},{labelled(state=_word(state_pb2.JobState.Name(job.state), 'JOB_STATE_'))}", 1.0
-    if job.verdict:
-        verdict = _word(job_pb2.Verdict.Name(job.verdict), "VERDICT_")
+    if job.HasField("verdict"):
+        verdict = _word(insight_pb2.Verdict.Name(job.verdict.verdict), "VERDICT_")
         yield "verdict", f"{own},{labelled(verdict=verdict)}", 1.0
     if job.HasField("progress"):
         yield from _progress_samples(own, job.progress)
