@@ -1,8 +1,8 @@
 """Statistics of a run: what its vectors and curves say, and with how much certainty.
 
 Read `evaluation.py` first (held-out error, by category), then `measures.py` (F1, RMSE, perplexity), `priors.py` (what
-no model would cost), `comparison.py` (old and new model on the same rows), `gain.py` (did the updates do what they
-promised?) and `history.py` (curves without superseded points).
+no model would cost), `comparison.py` (old and new model on the same rows, by `mcnemar.py`), `gain.py` (did the updates
+do what they promised?) and `history.py` (curves without superseded points).
 Functions of plain numbers and numpy arrays: no torch, store, gRPC or file here, and no clock.
 Importing the package or `history`, `gain` imports no numpy, so that light clients can use them too.
 """

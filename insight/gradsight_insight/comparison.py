@@ -1,17 +1,20 @@
 """Is the new model better than the old one? Both answered the same rows, so only the rows they differ on count.
 
-The test is McNemar's, exact: were both models equally good, a row that only one of them got wrong would be as likely
-the one's as the other's. It speaks for these two models on these rows; it knows nothing of other seeds.
+The test is McNemar's, exact (`mcnemar.py`). It speaks for these two models on these rows; it knows nothing of other
+seeds: two trainings of the same job differ, too.
 """
 
 import enum
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gradsight_insight.categories import Categories
+from gradsight_insight.evaluation import NO_IMPACTS, Interval, evaluate, wilson_interval
+from gradsight_insight.mcnemar import exact_p_value, shared_level, smallest_detectable_fall, weighted_p_value
 
 
 class Change(enum.StrEnum):
@@ -25,6 +28,21 @@ class Change(enum.StrEnum):
     """Neither, and a fall worth knowing of would have shown."""
     INSUFFICIENT_EVIDENCE = "insufficient_evidence"
     """Neither, but these rows could not even have shown a fall worth knowing of."""
+
+
+class ComparisonVerdict(enum.StrEnum):
+    """What a comparison comes to."""
+
+    IMPROVED = "improved"
+    """Something got better, nothing got worse."""
+    REGRESSED = "regressed"
+    """Something got worse, nothing got better."""
+    MIXED = "mixed"
+    """Some got better, some got worse."""
+    NO_SIGNIFICANT_CHANGE = "no_significant_change"
+    """No difference beyond chance."""
+    NOT_COMPARABLE = "not_comparable"
+    """The two were not judged on the same rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +95,62 @@ class PairedChange:
         """Share of rows that the new model got wrong, 0 to 1."""
         return self.errors / self.examples
 
+    @property
+    def baseline_error_interval(self) -> Interval:
+        """95 % interval of `baseline_error_ratio`."""
+        return wilson_interval(self.baseline_errors, self.examples)
+
+    @property
+    def error_interval(self) -> Interval:
+        """95 % interval of `error_ratio`. Overlapping intervals do not make a change insignificant: it is paired."""
+        return wilson_interval(self.errors, self.examples)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CategoryChange(PairedChange):
     """Old against new in one category."""
 
     category: str
+    impact: float = 1.0
+    """How much an error in it counts, at least 0; of `other` the mean over its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Old against new, overall and by category."""
 
-    overall: PairedChange
-    categories: tuple[CategoryChange, ...]
+    verdict: ComparisonVerdict
+    message: str = ""
+    """Why it is not comparable, or what limits the judgement; empty when nothing does."""
+    overall: PairedChange | None
+    """All rows, each counting the same; None when not comparable."""
+    categories: tuple[CategoryChange, ...] = ()
     """Most frequent first, at most MOST_CATEGORIES, the rest as `other`; empty without categories."""
+    baseline_weighted_error_ratio: float = 0.0
+    """Share of rows that the old model got wrong, weighted by the categories' impact, 0 to 1."""
+    weighted_error_ratio: float = 0.0
+    """The same of the new model."""
+    weighted_p_value: float = 1.0
+    """Whether those two differ: two-sided, 0 to 1."""
+
+    @classmethod
+    def impossible(cls, message: str) -> Self:
+        """No comparison, and why: other rows, answers that are not right or wrong, no result."""
+        return cls(verdict=ComparisonVerdict.NOT_COMPARABLE, message=message, overall=None)
+
+    @property
+    def regressed_categories(self) -> tuple[CategoryChange, ...]:
+        """Categories whose error rose, the largest impact first."""
+        return self._changed(Change.REGRESSED)
+
+    @property
+    def improved_categories(self) -> tuple[CategoryChange, ...]:
+        """Categories whose error fell, the largest impact first."""
+        return self._changed(Change.IMPROVED)
+
+    def _changed(self, change: Change) -> tuple[CategoryChange, ...]:
+        found = (category for category in self.categories if category.change is change)
+        return tuple(sorted(found, key=lambda category: -category.impact))
 
 
 _DEFAULT_CRITERIA = Criteria()
@@ -102,20 +161,23 @@ def compare(
     correct: npt.NDArray[np.bool_],
     categories: Categories | None = None,
     criteria: Criteria = _DEFAULT_CRITERIA,
+    impacts: Mapping[str, float] = NO_IMPACTS,
 ) -> Comparison:
     """Compare two models that answered the same rows in the same order.
 
-    Categories share the level, so that a job with many of them does not call chance a change. It is divided (Tarone)
-    only by the number of categories in which the two models differ on enough rows to be called at all.
+    The verdict weighs: all rows together count as `impacts` says, and each category by itself counts unless its
+    impact is 0. So a category that nobody minds cannot make a comparison REGRESSED, however many rows it has.
+    Categories share the level (see `shared_level`), so that a job with many of them does not call chance a change.
 
     Args:
         baseline_correct: Whether the old model answered each row right, shape (rows,).
         correct: The same of the new model.
         categories: Category of each row; None when there are none.
         criteria: When a change counts.
+        impacts: How much an error counts, by category, at least 0; others count 1. All 0 counts as all 1.
 
     Raises:
-        ValueError: No rows, or vectors of different lengths.
+        ValueError: No rows, vectors of different lengths, or an impact that is below 0 or not finite.
     """
     rows = len(correct)
     if not rows or len(baseline_correct) != rows or (categories is not None and len(categories) != rows):
@@ -124,73 +186,91 @@ def compare(
             f"{'no' if categories is None else len(categories)} categories; "
             "allowed: one of each per row, at least one row"
         )
-    overall = _Counts.of(baseline_correct, correct)
-    counts: dict[str, _Counts] = {}
-    if categories is not None:
-        folded = categories.folded()
-        members = ((name, folded.codes == code) for code, name in enumerate(folded.names))
-        counts = {name: _Counts.of(baseline_correct[rows], correct[rows]) for name, rows in members}
-    level = _shared_level([count.differing for count in counts.values()], criteria.level)
+    losses = np.zeros(rows)
+    old = evaluate(losses, ~baseline_correct, categories=categories, impacts=impacts).weighted_error_ratio
+    new = evaluate(losses, ~correct, categories=categories, impacts=impacts).weighted_error_ratio
+    overall = _Counts.of(baseline_correct, correct).judged(criteria.level, criteria.material_fall)
+    changes = (
+        () if categories is None else _by_category(baseline_correct, correct, categories, criteria, impacts)
+    )
+    p_value = _weighted_p_value(baseline_correct, correct, categories, impacts)
+    mean = Change.NO_SIGNIFICANT_CHANGE
+    if p_value <= criteria.level and old is not None and new is not None and old != new:
+        mean = Change.IMPROVED if new < old else Change.REGRESSED
     return Comparison(
-        overall=overall.judged(criteria.level, criteria.material_fall),
-        categories=tuple(
-            CategoryChange(category=name, **vars(count.judged(level, criteria.material_fall)))
-            for name, count in counts.items()
-        ),
+        verdict=_verdict(mean, changes),
+        message=_limits(overall, changes, criteria),
+        overall=overall,
+        categories=changes,
+        baseline_weighted_error_ratio=old or 0.0,
+        weighted_error_ratio=new or 0.0,
+        weighted_p_value=p_value,
     )
 
 
-def exact_p_value(only_baseline_wrong: int, only_new_wrong: int) -> float:
-    """Two-sided exact McNemar test: the chance of a split of the differing rows at least this uneven.
+def _verdict(mean: Change, categories: tuple[CategoryChange, ...]) -> ComparisonVerdict:
+    said = {mean} | {category.change for category in categories if category.impact > 0}
+    match Change.IMPROVED in said, Change.REGRESSED in said:
+        case True, True:
+            return ComparisonVerdict.MIXED
+        case True, False:
+            return ComparisonVerdict.IMPROVED
+        case False, True:
+            return ComparisonVerdict.REGRESSED
+        case _:
+            return ComparisonVerdict.NO_SIGNIFICANT_CHANGE
 
-    Raises:
-        ValueError: A count is below 0.
-    """
-    if only_baseline_wrong < 0 or only_new_wrong < 0:
-        raise ValueError(f"got counts {only_baseline_wrong} and {only_new_wrong}, allowed: at least 0")
-    fewer, differing = min(only_baseline_wrong, only_new_wrong), only_baseline_wrong + only_new_wrong
-    if 2 * fewer == differing:
-        return 1.0
-    term = math.exp(
-        math.lgamma(differing + 1)
-        - math.lgamma(fewer + 1)
-        - math.lgamma(differing - fewer + 1)
-        - differing * math.log(2)
+
+def _limits(overall: PairedChange, categories: tuple[CategoryChange, ...], criteria: Criteria) -> str:
+    """What these rows cannot say, in a sentence; empty when they suffice."""
+    wanted = f"a fall of {100 * criteria.material_fall:g} points in the share of right answers"
+    if overall.change is Change.INSUFFICIENT_EVIDENCE:
+        return f"{overall.examples} rows are too few to show {wanted}."
+    few = [category.category for category in categories if category.change is Change.INSUFFICIENT_EVIDENCE]
+    if not few:
+        return ""
+    named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+    return f"Too few rows to show {wanted} in: {named}."
+
+
+def _by_category(
+    baseline_correct: npt.NDArray[np.bool_],
+    correct: npt.NDArray[np.bool_],
+    categories: Categories,
+    criteria: Criteria,
+    impacts: Mapping[str, float],
+) -> tuple[CategoryChange, ...]:
+    folded, weights = categories.folded(), _row_weights(categories, impacts)
+    members = [folded.codes == code for code in range(len(folded.names))]
+    counts = [_Counts.of(baseline_correct[rows], correct[rows]) for rows in members]
+    level = shared_level([count.differing for count in counts], criteria.level)
+    return tuple(
+        CategoryChange(
+            category=name,
+            impact=float(weights[rows].mean()),
+            **vars(count.judged(level, criteria.material_fall)),
+        )
+        for name, rows, count in zip(folded.names, members, counts, strict=True)
     )
-    tail = term
-    # From the largest term down; the rest is lost in rounding after some √differing terms.
-    for successes in range(fewer, 0, -1):
-        term *= successes / (differing - successes + 1)
-        tail += term
-        if term <= tail * 1e-17:
-            break
-    return min(1.0, 2 * tail)
 
 
-def smallest_detectable_fall(
-    examples: int, baseline_errors: int, only_baseline_wrong: int, level: float
-) -> float | None:
-    """The smallest significant fall of the share of right answers on these rows.
+def _row_weights(categories: Categories, impacts: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    return np.array([float(impacts.get(name, 1.0)) for name in categories.names])[categories.codes]
 
-    Args:
-        examples: Rows, at least 1.
-        baseline_errors: Rows that the old model got wrong; the others can become wrong.
-        only_baseline_wrong: Rows that became right; a fall has to outweigh them.
-        level: What the p value must not exceed.
 
-    Returns:
-        The fall, above 0 to 1; None when not even all right answers becoming wrong would be significant.
-    """
-    low, high = only_baseline_wrong + 1, examples - baseline_errors
-    if high < low or exact_p_value(only_baseline_wrong, high) > level:
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        if exact_p_value(only_baseline_wrong, middle) <= level:
-            high = middle
-        else:
-            low = middle + 1
-    return (low - only_baseline_wrong) / examples
+def _weighted_p_value(
+    baseline_correct: npt.NDArray[np.bool_],
+    correct: npt.NDArray[np.bool_],
+    categories: Categories | None,
+    impacts: Mapping[str, float],
+) -> float:
+    weights = np.ones(len(correct)) if categories is None else _row_weights(categories, impacts)
+    if not weights.any():
+        weights = np.ones(len(correct))
+    values, codes = np.unique(weights, return_inverse=True)
+    only_old = np.bincount(codes[~baseline_correct & correct], minlength=len(values))
+    only_new = np.bincount(codes[baseline_correct & ~correct], minlength=len(values))
+    return weighted_p_value(only_old.tolist(), only_new.tolist(), values.tolist())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,12 +307,3 @@ class _Counts:
         return PairedChange(
             **vars(self), p_value=p_value, level=level, smallest_detectable_fall=fall, change=change
         )
-
-
-def _shared_level(differing: list[int], level: float) -> float:
-    """The level for each of several tests so that all together keep to `level`."""
-    smallest = [exact_p_value(0, count) for count in differing]
-    tests = 1
-    while sum(p_value <= level / tests for p_value in smallest) > tests:
-        tests += 1
-    return level / tests
