@@ -92,6 +92,73 @@ class Verdict(enum.StrEnum):
     UNKNOWN = enum.auto()
 
 
+class FindingSubject(enum.StrEnum):
+    """What a finding is about."""
+
+    RUN = enum.auto()
+    LAYER = enum.auto()
+    SPLIT = enum.auto()
+    CATEGORY = enum.auto()
+    BATCH = enum.auto()
+    INPUT = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class EfficacyVerdict(enum.StrEnum):
+    """Judgement on what the updates of a window achieved."""
+
+    EFFECTIVE = enum.auto()
+    OVERSHOOT = enum.auto()
+    CAUTIOUS = enum.auto()
+    ASCENT = enum.auto()
+    INERT = enum.auto()
+    MISDIRECTED = enum.auto()
+    UNRESOLVED = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class ComparisonVerdict(enum.StrEnum):
+    """Judgement on a new model against an old one."""
+
+    IMPROVED = enum.auto()
+    REGRESSED = enum.auto()
+    MIXED = enum.auto()
+    NO_SIGNIFICANT_CHANGE = enum.auto()
+    NOT_COMPARABLE = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class ChangeVerdict(enum.StrEnum):
+    """What the rows say about the error of two models."""
+
+    IMPROVED = enum.auto()
+    REGRESSED = enum.auto()
+    NO_SIGNIFICANT_CHANGE = enum.auto()
+    INSUFFICIENT_EVIDENCE = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class MitigationAction(enum.StrEnum):
+    """What a repair does."""
+
+    SKIP_STEP = enum.auto()
+    TIGHTEN_CLIPPING = enum.auto()
+    SCALE_LEARNING_RATE = enum.auto()
+    ROLL_BACK = enum.auto()
+    REINITIALIZE = enum.auto()
+    STANDARDIZE_INPUTS = enum.auto()
+    STOP = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class ReportFormat(enum.StrEnum):
+    """Format of a report: one page of HTML that loads nothing, or Markdown without pictures."""
+
+    HTML = enum.auto()
+    MARKDOWN = enum.auto()
+    UNKNOWN = enum.auto()
+
+
 class ArtifactKind(enum.StrEnum):
     """What a file is."""
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
 
-from gradsight._enums import Fault, JobErrorReason, JobState, Severity, Split
+from gradsight._enums import Fault, JobErrorReason, JobState, MitigationAction, Severity
+from gradsight._insight import Comparison, Evidence, Finding, RunVerdict
+from gradsight._measurements import DataPrepared, EvaluationCompleted, ModelBuilt, StepsRecorded
 from gradsight._records import Artifact, Record
 
 
@@ -68,238 +69,6 @@ class AttemptStarted(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitRows(Record):
-    """Rows of one split."""
-
-    split: Split
-    rows: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CategoryRows(Record):
-    """Rows of one category, by split."""
-
-    category: str
-    splits: tuple[SplitRows, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ColumnRemark(Record):
-    """What stands out in a column.
-
-    Attributes:
-        column: Name of the column.
-        missing_rows: Cells without a value, over all splits.
-        constant: True when every training row has the same value: the column says nothing.
-        unseen_rows: Held-out cells with a word that train does not have.
-    """
-
-    column: str
-    missing_rows: int
-    constant: bool
-    unseen_rows: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataPrepared(Record):
-    """The rows were read, checked and split.
-
-    Attributes:
-        splits: Rows per split.
-        classes: Names of the target's classes, in the order of the model's outputs; empty where it has none.
-        categories: Categories with their rows, most frequent first; empty without a category column.
-        duplicate_rows: Rows whose content occurs again within the same split.
-        leaked_rows: Held-out rows whose content also occurs in train.
-        split_digest: Equal digests, equal splits.
-        input_columns: Columns that the model reads, in order.
-        prior_error_ratio: Validation error of always giving train's commonest answer, 0 to 1; None where answers are
-            not right or wrong.
-        prior_loss: Validation loss of always giving the same answer, the best by train, in the objective's unit.
-        column_remarks: Columns with something to say, in the file's order.
-    """
-
-    splits: tuple[SplitRows, ...]
-    classes: tuple[str, ...]
-    categories: tuple[CategoryRows, ...]
-    duplicate_rows: int
-    leaked_rows: int
-    split_digest: str
-    input_columns: tuple[str, ...]
-    prior_error_ratio: float | None
-    prior_loss: float
-    column_remarks: tuple[ColumnRemark, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Layer(Record):
-    """A module that owns parameters: place in forward order from 0, path, kind, number of parameters."""
-
-    index: int
-    path: str
-    kind: str
-    parameters: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelBuilt(Record):
-    """The model was built; `layers` in forward order, at most 32; steps are optimizer steps."""
-
-    architecture: str
-    parameters: int
-    layers: tuple[Layer, ...]
-    total_steps: int
-    steps_per_epoch: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Probe(Record):
-    """A step measured more richly; tuples hold one value per layer, in the order of `ModelBuilt.layers`.
-
-    Attributes:
-        step: Number of the step.
-        layer_gradient_norm: Gradient norm before clipping.
-        layer_gradient_rms: Gradient root mean square before clipping.
-        layer_weight_norm: Weight norm before the update.
-        layer_update_ratio: Norm of the update over norm of the weights.
-        layer_activation_deviation: Standard deviation of the layer's output over the batch.
-        layer_zero_ratio: Share of exact zeros in the layer's output over the batch, 0 to 1.
-        predicted_decrease: Decrease of this batch's loss that the gradient promised of the update.
-        actual_decrease: Decrease of this batch's loss that the update brought.
-        gain_ratio: Sum of actual over sum of predicted decrease in the window of probes that ends here.
-    """
-
-    step: int
-    layer_gradient_norm: tuple[float, ...]
-    layer_gradient_rms: tuple[float, ...]
-    layer_weight_norm: tuple[float, ...]
-    layer_update_ratio: tuple[float, ...]
-    layer_activation_deviation: tuple[float, ...]
-    layer_zero_ratio: tuple[float, ...]
-    predicted_decrease: float | None
-    actual_decrease: float | None
-    gain_ratio: float | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepsRecorded(Record):
-    """A batch of consecutive optimizer steps, in columns of equal length.
-
-    Attributes:
-        first_step: Number of the first step in the batch, from 1; the others follow without gaps.
-        loss: Training loss of each step; may be non-finite.
-        gradient_norm: Global gradient norm of each step before clipping; may be non-finite.
-        learning_rate: Learning rate of each step.
-        clip_factor: Factor that clipping left of each step's gradient, 0 to 1.
-        nonfinite_steps: Steps of this batch that were not finite and therefore changed nothing.
-        probes: Steps of this batch that were measured more richly.
-        samples_total: Training rows consumed by the run up to the end of this batch.
-        training_seconds: Seconds of training up to the end of this batch, over all attempts.
-        last_step_time: When the last step of the batch ended, on the worker's clock.
-        first_step_time: When the attempt's first step ended; only in the attempt's first batch.
-        telemetry_ratio: Share of the attempt's training time spent on telemetry so far, 0 to 1.
-    """
-
-    first_step: int
-    loss: tuple[float, ...]
-    gradient_norm: tuple[float, ...]
-    learning_rate: tuple[float, ...]
-    clip_factor: tuple[float, ...]
-    nonfinite_steps: tuple[int, ...]
-    probes: tuple[Probe, ...]
-    samples_total: int
-    training_seconds: float
-    last_step_time: datetime.datetime | None
-    first_step_time: datetime.datetime | None
-    telemetry_ratio: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CategoryEvaluation(Record):
-    """Held-out error in one category: rows, wrong answers, their share (0 to 1) and the mean loss.
-
-    Errors are None where answers are not right or wrong.
-    """
-
-    category: str
-    examples: int
-    errors: int | None
-    error_ratio: float | None
-    loss: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationCompleted(Record):
-    """Held-out rows were evaluated.
-
-    Attributes:
-        split: The rows.
-        step: Optimizer steps done.
-        epoch: Passes over the training rows done, fractional.
-        examples: Number of rows.
-        loss: Mean loss in the objective's unit, without smoothing.
-        error_ratio: Share of wrong answers, 0 to 1: of rows, or of a language model's tokens. None where answers are
-            not right or wrong.
-        weighted_error_ratio: The same weighted by category impact; equals `error_ratio` without impacts.
-        categories: By category, most frequent first; empty without a category column.
-        kept: True when this is the best evaluation on validation so far and its weights were kept.
-        baseline_job_id: Job whose weights were evaluated, when they are a baseline's.
-        macro_f1: Mean F1 of the classes or labels that occur, 0 to 1; None for other answers.
-        root_mean_square_error: In units of the target; None but for numbers.
-        mean_absolute_error: In units of the target; None but for numbers.
-        perplexity: Exponential of the loss per token, at least 1; None but for language models.
-        selection_figure: What chooses the checkpoint, smaller is better: the weighted error of classes and labels, the
-            loss (weighted likewise) of numbers and language models.
-    """
-
-    split: Split
-    step: int
-    epoch: float
-    examples: int
-    loss: float
-    error_ratio: float | None
-    weighted_error_ratio: float | None
-    categories: tuple[CategoryEvaluation, ...]
-    kept: bool
-    baseline_job_id: str | None
-    macro_f1: float | None
-    root_mean_square_error: float | None
-    mean_absolute_error: float | None
-    perplexity: float | None
-    selection_figure: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding(Record):
-    """Something about the run that a person should know.
-
-    Attributes:
-        finding_id: Identity within the job.
-        kind: `vanishing_gradient` say.
-        severity: How bad it is.
-        subject: Layer, split, category or batch that it is about.
-        first_step: First step at which it was seen.
-        last_step: Last step at which it was seen.
-        evidence: What was observed, against which threshold, over which window; by name.
-        confidence: How sure the detector is, 0 to 1.
-        explanation: What it means, from mechanism to model behaviour.
-        actions: What could be done, best first.
-        open: True until it was closed.
-    """
-
-    finding_id: str
-    kind: str
-    severity: Severity
-    subject: str
-    first_step: int
-    last_step: int
-    evidence: Mapping[str, float]
-    confidence: float
-    explanation: str
-    actions: tuple[str, ...]
-    open: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class FindingOpened(Record):
     """A finding was opened."""
 
@@ -308,35 +77,78 @@ class FindingOpened(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FindingUpdated(Record):
-    """A finding changed."""
+    """A finding changed: its severity, its cause, or its evidence by much. The finding is whole."""
 
     finding: Finding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FindingClosed(Record):
-    """A finding was closed."""
+    """A finding was closed: what it tells of is over. The finding is whole."""
 
     finding: Finding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MitigationApplied(Record):
-    """A repair was applied and holds after `step`."""
+    """A repair was applied.
+
+    Attributes:
+        mitigation_id: Identity within the job, `mitigation-1` say.
+        finding_id: Finding that it answers.
+        action: What it does.
+        description: The same for people, with its numbers.
+        step: Step after which it holds.
+        trial: True: it is on trial until a MitigationKept or MitigationReverted with its identity.
+        learning_rate_factor: What the schedule's learning rate is multiplied by from now on.
+        gradient_norm_limit: Largest norm of the gradient from now on.
+        restored_step: Step whose weights and optimizer state were restored.
+        layers: Paths of the layers that begin anew.
+    """
 
     mitigation_id: str
     finding_id: str
+    action: MitigationAction
     description: str
+    step: int
+    trial: bool
+    learning_rate_factor: float | None
+    gradient_norm_limit: float | None
+    restored_step: int | None
+    layers: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MitigationKept(Record):
+    """A repair passed its trial, judged after `step`, and stays; `evidence` is what the trial showed."""
+
+    mitigation_id: str
+    evidence: tuple[Evidence, ...]
     step: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MitigationReverted(Record):
-    """A repair was taken back and no longer holds after `step`."""
+    """A repair failed its trial and no longer holds after `step`: weights and settings are those from before it."""
 
     mitigation_id: str
     message: str
+    evidence: tuple[Evidence, ...]
     step: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerdictReached(Record):
+    """The run was judged: at evaluations when the judgement changes, and at its end."""
+
+    verdict: RunVerdict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonCompleted(Record):
+    """The new model was compared with the baseline's on the same test rows."""
+
+    comparison: Comparison
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -407,7 +219,10 @@ EventDetail = (
     | FindingUpdated
     | FindingClosed
     | MitigationApplied
+    | MitigationKept
     | MitigationReverted
+    | VerdictReached
+    | ComparisonCompleted
     | CheckpointSaved
     | ArtifactReady
     | LogLine

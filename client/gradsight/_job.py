@@ -3,8 +3,10 @@
 import dataclasses
 import datetime
 
-from gradsight._enums import JobState, Verdict, WaitingReason
-from gradsight._events import EvaluationCompleted, JobError, Layer, Probe
+from gradsight._enums import JobState, WaitingReason
+from gradsight._events import JobError
+from gradsight._insight import Comparison, FindingCount, RunVerdict, UpdateEfficacy
+from gradsight._measurements import EvaluationCompleted, Layer, Probe
 from gradsight._records import Artifact, Record
 from gradsight._spec import JobSpec
 
@@ -30,6 +32,7 @@ class Job(Record):
         attempts: Every try, oldest first.
         error: Why the job failed; only when it did.
         verdict: Judgement on the run; None until it is judged.
+        findings: Findings by kind and severity, most severe first, those that were closed included.
     """
 
     job_id: str
@@ -47,7 +50,8 @@ class Job(Record):
     result: tuple[Artifact, ...]
     attempts: "tuple[JobAttempt, ...]"
     error: JobError | None
-    verdict: Verdict | None
+    verdict: RunVerdict | None
+    findings: tuple[FindingCount, ...]
 
     @property
     def name(self) -> str:
@@ -114,6 +118,8 @@ class JobSummary(Record):
         layers: Layers in forward order.
         probe: The newest probe.
         classes: Classes of the target, in the order of the model's outputs.
+        comparison: The new model against the baseline's; at the end when asked for.
+        update_efficacy: What the newest window of updates achieved.
     """
 
     train_loss: float | None
@@ -128,6 +134,8 @@ class JobSummary(Record):
     layers: tuple[Layer, ...]
     probe: Probe | None
     classes: tuple[str, ...]
+    comparison: Comparison | None
+    update_efficacy: UpdateEfficacy | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

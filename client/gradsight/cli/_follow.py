@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 import click
 
 from gradsight._enums import JobState, WaitingReason
-from gradsight._events import JobEvent, StepsRecorded
+from gradsight._events import JobEvent
 from gradsight._job import Job
+from gradsight._measurements import StepsRecorded
 from gradsight.cli._lines import StepThrottle, event_line, outcome_line
 from gradsight.cli._outcome import Exit, outcome_of
 from gradsight.cli._verb import Session

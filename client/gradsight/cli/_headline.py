@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Self
 
-from gradsight._events import EvaluationCompleted
+from gradsight._measurements import EvaluationCompleted
 from gradsight.cli._figures import number, percent, points
 
 

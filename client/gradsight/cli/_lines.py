@@ -2,8 +2,9 @@
 
 from gradsight import _events as events
 from gradsight._enums import JobState, Severity, Split
-from gradsight._events import EvaluationCompleted, JobError, JobEvent, StepsRecorded
+from gradsight._events import JobError, JobEvent
 from gradsight._job import Job
+from gradsight._measurements import ColumnRemark, DataPrepared, EvaluationCompleted, ModelBuilt, StepsRecorded
 from gradsight.cli._figures import clock, count, number, percent, size, span
 
 _SHOWN_REMARKS = 5
@@ -74,9 +75,9 @@ def _text(event: JobEvent) -> str:
         case events.AttemptStarted() as started:
             resumed = f", resumes after step {started.resumed_at_step:,}" if started.resumed_at_step else ""
             return f"attempt {event.attempt} on {started.worker_id} ({started.device}){resumed}"
-        case events.DataPrepared() as data:
+        case DataPrepared() as data:
             return _data(data)
-        case events.ModelBuilt() as model:
+        case ModelBuilt() as model:
             return (
                 f"model {model.architecture}: {count(model.parameters)} parameters in {len(model.layers)} layers, "
                 f"{model.total_steps:,} steps to take"
@@ -105,14 +106,22 @@ def _text(event: JobEvent) -> str:
         case events.FindingOpened() | events.FindingUpdated() | events.FindingClosed() as about:
             finding = about.finding
             what = event.kind.removeprefix("finding_")
-            return f"finding {what}: {finding.kind} ({finding.severity}) in {finding.subject}: {finding.explanation}"
+            where = f" in {finding.subject}" if finding.subject else ""
+            return f"finding {what}: {finding.kind} ({finding.severity}){where}: {finding.explanation}"
         case events.MitigationApplied() as applied:
-            return f"repair applied after step {applied.step:,}: {applied.description}"
+            trial = ", on trial" if applied.trial else ""
+            return f"repair applied after step {applied.step:,}{trial}: {applied.description}"
+        case events.MitigationKept() as kept_repair:
+            return f"repair {kept_repair.mitigation_id} kept after step {kept_repair.step:,}"
         case events.MitigationReverted() as reverted:
             return f"repair reverted after step {reverted.step:,}: {reverted.message}"
+        case events.VerdictReached() as reached:
+            return f"verdict after step {reached.verdict.step:,}: {reached.verdict.verdict}"
+        case events.ComparisonCompleted() as compared:
+            return f"compared with {compared.comparison.baseline_job_id}: {compared.comparison.verdict}"
 
 
-def _data(data: events.DataPrepared) -> str:
+def _data(data: DataPrepared) -> str:
     rows = ", ".join(f"{part.rows:,} {part.split}" for part in data.splits)
     line = f"data: {rows} rows"
     if data.classes:
@@ -128,7 +137,7 @@ def _data(data: events.DataPrepared) -> str:
     )
 
 
-def _remark(remark: events.ColumnRemark) -> str:
+def _remark(remark: ColumnRemark) -> str:
     what = []
     if remark.constant:
         what.append("the same value in every training row")

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from gradsight._enums import WorkerState
 from gradsight._errors import GradsightError
-from gradsight._events import CategoryEvaluation
 from gradsight._job import Job, JobSummary
+from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
 from gradsight.cli._figures import (
     bar,

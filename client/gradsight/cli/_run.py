@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from gradsight import _events as events
 from gradsight._enums import JobState, Split
-from gradsight._events import EvaluationCompleted, JobEvent, Layer, StepsRecorded
+from gradsight._events import JobEvent
 from gradsight._job import Job
+from gradsight._measurements import EvaluationCompleted, Layer, ModelBuilt, StepsRecorded
 from gradsight._records import Series
 from gradsight.cli._headline import METRICS as HEADLINE_METRICS
 from gradsight.cli._headline import Headline
@@ -67,7 +68,7 @@ class Run:
                 self._begin(event.attempt, rewound.resumed_at_step)
             case events.TrainingStopped() as stopped:
                 self.total_steps, self.seconds_left = stopped.step, None
-            case events.ModelBuilt() as model:
+            case ModelBuilt() as model:
                 self.layers, self.total_steps = model.layers, model.total_steps
                 self.steps_per_epoch = model.steps_per_epoch
                 for layer in model.layers:

@@ -17,8 +17,8 @@ import click
 
 from gradsight import Client, JobSpec, JobState, load_spec
 from gradsight._enums import Split
-from gradsight._events import EvaluationCompleted, StepsRecorded
 from gradsight._job import Job
+from gradsight._measurements import EvaluationCompleted, StepsRecorded
 from gradsight.cli._figures import percent, points, size, span
 from gradsight.cli._follow import on_terminal
 

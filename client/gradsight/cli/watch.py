@@ -2,7 +2,8 @@
 
 import click
 
-from gradsight._events import JobEvent, StepsRecorded
+from gradsight._events import JobEvent
+from gradsight._measurements import StepsRecorded
 from gradsight.cli._follow import conclude, follow
 from gradsight.cli._lines import event_line
 from gradsight.cli._verb import Duration, Session, option, verb

@@ -23,7 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from gradsight import _reasons
-from gradsight.v1 import artifact_pb2, event_pb2, job_pb2, spec_pb2, state_pb2, worker_pb2
+from gradsight.v1 import artifact_pb2, event_pb2, insight_pb2, job_pb2, spec_pb2, state_pb2, worker_pb2
 from gradsight.v1 import artifact_service_pb2 as files
 from gradsight.v1 import artifact_service_pb2_grpc as files_grpc
 from gradsight.v1 import training_service_pb2 as wire
@@ -41,6 +41,8 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         self.requests: dict[str, tuple[bytes, str]] = {}
         self.workers: list[worker_pb2.Worker] = []
         self.recipes: list[worker_pb2.Recipe] = []
+        self.findings: dict[str, list[insight_pb2.Finding]] = {}
+        self.comparisons: dict[tuple[str, str], wire.CompareJobsResponse] = {}
         self.blobs: dict[str, tuple[artifact_pb2.Artifact, bytes]] = {}
         self.uploads: dict[str, tuple[files.CreateUploadRequest, bytearray]] = {}
         self.calls: list[str] = []
@@ -290,7 +292,29 @@ class LittleService(wire_grpc.TrainingServiceServicer, files_grpc.ArtifactServic
         raise NotImplementedError
 
     def ListFindings(self, request: wire.ListFindingsRequest, context: Any) -> wire.ListFindingsResponse:
-        raise NotImplementedError
+        self._enter("ListFindings", context)
+        self._job(request.job_id, context)
+        found = self.findings.get(request.job_id, [])
+        wanted = [finding for finding in found if finding.open or not request.open_only]
+        page, token = self._page(wanted, request.page_token)
+        return wire.ListFindingsResponse(findings=page, next_page_token=token)
+
+    def CompareJobs(self, request: wire.CompareJobsRequest, context: Any) -> wire.CompareJobsResponse:
+        self._enter("CompareJobs", context)
+        for job_id in (request.baseline_job_id, request.job_id):
+            self._job(job_id, context)
+        return self.comparisons[request.baseline_job_id, request.job_id]
+
+    def GetJobReport(self, request: wire.GetJobReportRequest, context: Any) -> wire.GetJobReportResponse:
+        self._enter("GetJobReport", context)
+        job_id = self._job(request.job_id, context).job_id
+        if request.format == wire.REPORT_FORMAT_MARKDOWN:
+            kind, content, filename = "text/markdown", f"# {job_id}\n", f"{job_id}.md"
+        else:
+            kind, content, filename = "text/html", f"<h1>{job_id}</h1>\n", f"{job_id}.html"
+        return wire.GetJobReportResponse(
+            content=content.encode(), media_type=f"{kind}; charset=utf-8", filename=filename
+        )
 
     # ArtifactService.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-LATER = {"PauseJob", "ResumeJob", "ListFindings"}
+LATER = {"PauseJob", "ResumeJob", "ListFindings", "CompareJobs", "GetJobReport"}
 SUBMIT = (
     "submit",
     "--model",

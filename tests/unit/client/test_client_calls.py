@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.unit.client.conftest import LittleService
 
 # Declared in the contract for later; the service refuses them.
-LATER = {"PauseJob", "ResumeJob", "ListFindings"}
+LATER = {"PauseJob", "ResumeJob", "ListFindings", "CompareJobs", "GetJobReport"}
 QUICK = Patience(call_attempts=3, first_pause=0.01, reconnect=1.0)
 
 

@@ -16,6 +16,7 @@ from gradsight import _convert, _enums
 from gradsight.v1 import (
     artifact_pb2,
     event_pb2,
+    insight_pb2,
     job_pb2,
     spec_pb2,
     state_pb2,
@@ -40,7 +41,23 @@ PAIRS: list[tuple[type[gradsight.Record], type[Message]]] = [
     (gradsight.SplitRows, event_pb2.SplitRows),
     (gradsight.CategoryRows, event_pb2.CategoryRows),
     (gradsight.CategoryEvaluation, event_pb2.CategoryEvaluation),
-    (gradsight.Finding, event_pb2.Finding),
+    (gradsight.InputFigures, event_pb2.InputFigures),
+    (gradsight.ColumnRemark, event_pb2.ColumnRemark),
+    (gradsight.EvaluationCompleted, event_pb2.EvaluationCompleted),
+    (gradsight.MitigationApplied, event_pb2.MitigationApplied),
+    (gradsight.Finding, insight_pb2.Finding),
+    (gradsight.Evidence, insight_pb2.Evidence),
+    (gradsight.SuspectRow, insight_pb2.SuspectRow),
+    (gradsight.FindingCount, job_pb2.FindingCount),
+    (gradsight.UpdateEfficacy, insight_pb2.UpdateEfficacy),
+    (gradsight.RunVerdict, insight_pb2.RunVerdict),
+    (gradsight.Comparison, insight_pb2.Comparison),
+    (gradsight.CategoryChange, insight_pb2.CategoryChange),
+    (gradsight.PairedChange, insight_pb2.PairedChange),
+    (gradsight.RatioInterval, insight_pb2.RatioInterval),
+    (gradsight.JobComparison, training_service_pb2.CompareJobsResponse),
+    (gradsight.SpecDifference, training_service_pb2.SpecDifference),
+    (gradsight.Report, training_service_pb2.GetJobReportResponse),
 ]
 KINDS = list(event_pb2.JobEvent.DESCRIPTOR.oneofs_by_name["kind"].fields)
 
@@ -66,7 +83,7 @@ def test_every_kind_of_event_has_a_class_with_its_fields(kind: FieldDescriptor) 
     ],
 )
 def test_every_enumeration_has_the_words_of_the_contract(cls: type[enum.StrEnum]) -> None:
-    modules = (artifact_pb2, job_pb2, spec_pb2, state_pb2, training_service_pb2, worker_pb2)
+    modules = (artifact_pb2, insight_pb2, job_pb2, spec_pb2, state_pb2, training_service_pb2, worker_pb2)
     descriptor = next(
         module.DESCRIPTOR.enum_types_by_name[cls.__name__]
         for module in modules
@@ -147,6 +164,8 @@ def _fill(message: Any, rng: random.Random) -> Any:
 def _scalar(field: FieldDescriptor, rng: random.Random) -> Any:
     if field.enum_type:
         return field.enum_type.values[1].number
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"text"
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return "text"
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
