@@ -37,7 +37,7 @@ class FedJob:
         )
         assert claim.answer is Answer.APPLIED
         self._term = assigned.term
-        self._projection = JobProjection(claim.record.job)
+        self._projection = JobProjection(claim.record.job, claim.findings)
         self._step = 0
 
     def append(self, *events: event_pb2.JobEvent) -> None:

@@ -7,6 +7,7 @@ from gradsight.v1 import artifact_pb2, event_pb2, state_pb2
 from gradsight_store import keys, rules, scripts
 from gradsight_store.commits import OPERATIONS_REMEMBERED, Outcome, Rule, change, lease_ms
 from gradsight_store.errors import JobNotFound
+from gradsight_store.findings import read_kept
 from gradsight_store.operations import Answer, Argument, JobRef, Operation, Pipeline, read_settings
 from gradsight_store.projection import JobProjection
 from gradsight_store.records import Changed
@@ -17,13 +18,14 @@ from gradsight_store.v1 import record_pb2
 class Claim:
     """An attempt that may start. FENCED: it may not; the message is stale.
 
-    `record.job` carries progress and summary of earlier attempts.
+    `record.job` carries the figures of earlier attempts, `findings` what they found.
     """
 
     answer: Answer
     record: record_pb2.JobRecord
     attempt: int
     resumed_at_step: int
+    findings: Sequence[record_pb2.KeptFinding] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ def claim(ref: JobRef, term: int, *, worker_id: str, device: str, operation_id: 
     record = record_pb2.JobRecord()
     record.CopyFrom(outcome.stored.record)
     record.job.CopyFrom(outcome.stored.job())
-    resumed_at_step = record.job.attempts[-1].resumed_at_step if record.job.attempts else 0
-    return Claim(outcome.answer, record, len(record.job.attempts), resumed_at_step)
+    number = len(record.job.attempts)
+    resumed_at_step = record.job.attempts[-1].resumed_at_step if number else 0
+    # Only now: the term before this one can write no more. A first attempt has nothing to read.
+    kept = (yield from read_kept(ref)) if number > 1 and outcome.answer is not Answer.FENCED else []
+    return Claim(outcome.answer, record, number, resumed_at_step, kept)
 
 
 def renew_lease(ref: JobRef, term: int) -> Operation[Renewal]:
@@ -81,7 +86,7 @@ def append_events(
     *,
     operation_id: str,
 ) -> Operation[Appended]:
-    """Append facts to the job's log and replace its figures, all or nothing.
+    """Append facts to the job's log and replace its figures and findings, all or nothing.
 
     Sequence, time and attempt of the events are given by the store; the caller leaves them unset.
 
@@ -89,6 +94,7 @@ def append_events(
         JobNotFound: There is no such job.
     """
     settings = yield from read_settings()
+    findings = projection.findings.unsent()
     arguments: list[Argument] = [
         operation_id,
         OPERATIONS_REMEMBERED,
@@ -97,11 +103,16 @@ def append_events(
         settings.log_max_events,
         settings.log_max_bytes,
         keys.member(ref),
+        len(findings),
+        *(argument for finding in findings.items() for argument in finding),
         *(event.SerializeToString() for event in events),
     ]
-    script_keys = [keys.job(ref), keys.operations(ref), keys.events(ref), keys.OVERLONG]
-    (reply,) = yield Pipeline([scripts.call("append", script_keys, arguments)])
-    return Appended(_answer(ref, reply[0]), int(reply[1]), int(reply[2]))
+    job_keys = [keys.job(ref), keys.operations(ref), keys.events(ref), keys.OVERLONG, keys.findings(ref)]
+    (reply,) = yield Pipeline([scripts.call("append", job_keys, arguments)])
+    appended = Appended(_answer(ref, reply[0]), int(reply[1]), int(reply[2]))
+    if appended.answer is not Answer.FENCED:
+        projection.findings.note_sent(findings)
+    return appended
 
 
 def record_checkpoint(

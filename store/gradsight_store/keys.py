@@ -49,6 +49,11 @@ def events(ref: JobRef) -> str:
     return f"{PREFIX}:{ref.tenant}:events:{ref.job_id}"
 
 
+def findings(ref: JobRef) -> str:
+    """Hash of the job's findings: id to `KeptFinding`. Goes with the job."""
+    return f"{PREFIX}:{ref.tenant}:findings:{ref.job_id}"
+
+
 def request(tenant: str, request_id: str) -> str:
     """Which job a request made: `<digest> <job id>`."""
     return f"{PREFIX}:{tenant}:request:{request_id}"

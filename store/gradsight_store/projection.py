@@ -1,9 +1,12 @@
 """A job's figures, folded from its events: pure, so that whoever has the events has the figures."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from gradsight.v1 import event_pb2, job_pb2, state_pb2
+from gradsight.v1 import event_pb2, insight_pb2, job_pb2, state_pb2
+from gradsight_store.findings import FindingsBook
+from gradsight_store.v1 import record_pb2
 
 _RATE_WINDOW_S = 10.0
 """Throughput is that of the last so many seconds of training."""
@@ -16,21 +19,27 @@ class _Point(NamedTuple):
 
 
 class JobProjection:
-    """Progress and summary of a job so far.
+    """Progress, summary, verdict and findings of a job so far.
 
     Attributes:
-        job: A `Job` with only `progress` and `summary` set; its bytes are what the store keeps.
+        job: A `Job` with only `progress`, `summary`, `verdict` and the counts in `findings` set; its bytes are what
+            the store keeps.
+        findings: The findings themselves, which the store keeps beside it.
     """
 
-    def __init__(self, job: job_pb2.Job | None = None) -> None:
-        """Go on from an earlier attempt's figures: `JobProjection(claim.record.job)`."""
+    def __init__(
+        self, job: job_pb2.Job | None = None, findings: Iterable[record_pb2.KeptFinding] = ()
+    ) -> None:
+        """Go on from what earlier attempts left: `JobProjection(claim.record.job, claim.findings)`."""
         self.job = job_pb2.Job()
         self.steps_per_epoch = 0
         self.recent: deque[_Point] = deque()
-        if job is not None and job.HasField("progress"):
-            self.job.progress.CopyFrom(job.progress)
-        if job is not None and job.HasField("summary"):
-            self.job.summary.CopyFrom(job.summary)
+        if job is not None:
+            for field in ("progress", "summary", "verdict"):
+                if job.HasField(field):
+                    getattr(self.job, field).CopyFrom(getattr(job, field))
+            self.job.findings.extend(job.findings)
+        self.findings = FindingsBook(findings, self.job.findings)
 
 
 def apply_event(projection: JobProjection, event: event_pb2.JobEvent) -> None:
@@ -54,11 +63,28 @@ def apply_event(projection: JobProjection, event: event_pb2.JobEvent) -> None:
             _note_steps(projection, event.steps_recorded)
         case "evaluation_completed":
             _note_evaluation(projection.job.summary, event.evaluation_completed)
+        case "finding_opened":
+            _note_finding(projection, event.finding_opened.finding, opened=True, is_open=True)
+        case "finding_updated":
+            updated = event.finding_updated.finding
+            _note_finding(projection, updated, is_open=updated.open)
+        case "finding_closed":
+            _note_finding(projection, event.finding_closed.finding, is_open=False)
+        case "verdict_reached":
+            projection.job.verdict.CopyFrom(event.verdict_reached.verdict)
+        case "comparison_completed":
+            projection.job.summary.comparison.CopyFrom(event.comparison_completed.comparison)
 
 
 def _begin_at(projection: JobProjection, step: int) -> None:
     """The run goes on after `step` steps: figures of later ones no longer hold."""
     projection.recent.clear()
+    projection.findings.go_back(step)
+    _count_findings(projection)
+    if projection.job.verdict.step > step:
+        projection.job.ClearField("verdict")
+    if projection.job.summary.update_efficacy.last_step > step:
+        projection.job.summary.ClearField("update_efficacy")
     if projection.job.HasField("progress"):
         projection.job.progress.step = step
         projection.job.progress.ClearField("remaining")
@@ -123,6 +149,23 @@ def _note_evaluation(summary: job_pb2.JobSummary, evaluation: event_pb2.Evaluati
         summary.validation.CopyFrom(evaluation)
         if evaluation.kept:
             summary.kept.CopyFrom(evaluation)
+        if evaluation.HasField("update_efficacy"):
+            summary.update_efficacy.CopyFrom(evaluation.update_efficacy)
     elif evaluation.split == state_pb2.SPLIT_TEST:
         target = summary.baseline_test if evaluation.baseline_job_id else summary.test
         target.CopyFrom(evaluation)
+
+
+def _note_finding(
+    projection: JobProjection, finding: insight_pb2.Finding, *, is_open: bool, opened: bool = False
+) -> None:
+    noted = insight_pb2.Finding()
+    noted.CopyFrom(finding)
+    noted.open = is_open
+    projection.findings.note(noted, opened=opened)
+    _count_findings(projection)
+
+
+def _count_findings(projection: JobProjection) -> None:
+    del projection.job.findings[:]
+    projection.job.findings.extend(projection.findings.counts())

@@ -34,7 +34,7 @@ class StoredJob:
     sequence: int
     """Sequence of the newest event."""
     figures: bytes = b""
-    """A serialized Job with only progress and summary."""
+    """A serialized Job with only progress, summary, verdict and the counts of findings."""
 
     def after(self, record: record_pb2.JobRecord, revision: int, sequence: int) -> "StoredJob":
         """The job after a change of its record."""

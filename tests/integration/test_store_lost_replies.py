@@ -103,7 +103,7 @@ def whole_way(store: Store, lab: Lab, round_number: int) -> JobRef:
     claim = store.run(
         attempts.claim(ref, assigned.term, worker_id=worker_id, device="cpu", operation_id=new_operation_id())
     )
-    projection = JobProjection(claim.record.job)
+    projection = JobProjection(claim.record.job, claim.findings)
     event = JobEvent(steps_recorded=StepsRecorded(first_step=1, loss=[1, 2], training_seconds=1))
     apply_event(projection, event)
     appended = store.run(

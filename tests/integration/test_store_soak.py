@@ -114,7 +114,7 @@ class Fleet:
         )
         if claim.answer is Answer.FENCED:
             return
-        projection = JobProjection(claim.record.job)
+        projection = JobProjection(claim.record.job, claim.findings)
         for step in range(claim.resumed_at_step + 1, 6):
             if chance.random() < 0.05:
                 return  # died

@@ -7,6 +7,7 @@ import pytest
 from gradsight.v1.event_pb2 import (
     AttemptRewound,
     AttemptStarted,
+    ComparisonCompleted,
     DataPrepared,
     EvaluationCompleted,
     JobEvent,
@@ -16,6 +17,16 @@ from gradsight.v1.event_pb2 import (
     Probe,
     StepsRecorded,
     TrainingStopped,
+    VerdictReached,
+)
+from gradsight.v1.insight_pb2 import (
+    COMPARISON_VERDICT_REGRESSED,
+    EFFICACY_VERDICT_EFFECTIVE,
+    VERDICT_OVERFIT,
+    VERDICT_STILL_IMPROVING,
+    Comparison,
+    RunVerdict,
+    UpdateEfficacy,
 )
 from gradsight.v1.job_pb2 import Job
 from gradsight.v1.state_pb2 import SPLIT_TEST, SPLIT_VALIDATION
@@ -124,3 +135,32 @@ def test_events_without_figures_and_empty_batches_change_nothing() -> None:
 
 def test_only_figures_are_taken_from_an_earlier_job() -> None:
     assert fold(start=Job(job_id="a", state=2)).job == Job()  # type: ignore[arg-type]
+
+
+def reached(verdict: int, step: int) -> JobEvent:
+    return JobEvent(verdict_reached=VerdictReached(verdict=RunVerdict(verdict=verdict, step=step)))  # type: ignore[arg-type]
+
+
+def test_the_newest_judgements_are_the_jobs() -> None:
+    efficacy = UpdateEfficacy(first_step=1, last_step=8, verdict=EFFICACY_VERDICT_EFFECTIVE)
+    judged = EvaluationCompleted(split=SPLIT_VALIDATION, step=8, update_efficacy=efficacy)
+    compared = Comparison(verdict=COMPARISON_VERDICT_REGRESSED, baseline_job_id="b", job_id="a")
+    job = fold(
+        reached(VERDICT_STILL_IMPROVING, 8),
+        JobEvent(evaluation_completed=judged),
+        JobEvent(evaluation_completed=EvaluationCompleted(split=SPLIT_VALIDATION, step=9)),
+        reached(VERDICT_OVERFIT, 16),
+        JobEvent(comparison_completed=ComparisonCompleted(comparison=compared)),
+    ).job
+    assert job.verdict == RunVerdict(verdict=VERDICT_OVERFIT, step=16)
+    assert job.summary.update_efficacy == efficacy
+    assert job.summary.comparison == compared
+
+
+def test_judgements_on_steps_that_are_taken_back_go_with_them() -> None:
+    efficacy = UpdateEfficacy(first_step=9, last_step=16, verdict=EFFICACY_VERDICT_EFFECTIVE)
+    judged = EvaluationCompleted(split=SPLIT_VALIDATION, step=16, update_efficacy=efficacy)
+    before = fold(reached(VERDICT_OVERFIT, 16), JobEvent(evaluation_completed=judged)).job
+    for step, stays in ((10, False), (16, True)):
+        job = fold(JobEvent(attempt_started=AttemptStarted(resumed_at_step=step)), start=before).job
+        assert (job.HasField("verdict"), job.summary.HasField("update_efficacy")) == (stays, stays)

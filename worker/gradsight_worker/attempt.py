@@ -169,7 +169,7 @@ class Attempt:
 
     def _begin(self, claim: attempts.Claim, claimed_at: float) -> None:
         self._record, self._number = claim.record, claim.attempt
-        figures = JobProjection(claim.record.job)
+        figures = JobProjection(claim.record.job, claim.findings)
         started = event_pb2.AttemptStarted(resumed_at_step=claim.resumed_at_step)  # the store has told of it
         apply_event(figures, event_pb2.JobEvent(attempt_started=started))
         self._outbox = Outbox(self._store, self._ref, self._term, figures)

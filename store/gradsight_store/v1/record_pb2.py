@@ -23,20 +23,23 @@ _sym_db = _symbol_database.Default()
 
 
 from gradsight.v1 import artifact_pb2 as gradsight_dot_v1_dot_artifact__pb2
+from gradsight.v1 import insight_pb2 as gradsight_dot_v1_dot_insight__pb2
 from gradsight.v1 import job_pb2 as gradsight_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgradsight_store/v1/record.proto\x12\x12gradsight_store.v1\x1a\x1bgradsight/v1/artifact.proto\x1a\x16gradsight/v1/job.proto\"\xd2\x03\n\tJobRecord\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.gradsight.v1.Job\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x37\n\rdesired_state\x18\x03 \x01(\x0e\x32 .gradsight_store.v1.DesiredState\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x1e\n\x16\x61ssignment_deadline_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x61voided_worker_id\x18\x06 \x01(\t\x12\x15\n\rnot_before_ms\x18\x07 \x01(\x03\x12\x18\n\x10waiting_since_ms\x18\x08 \x01(\x03\x12\x0e\n\x06losses\x18\t \x01(\x05\x12\x16\n\x0elast_loss_step\x18\n \x01(\x03\x12\x16\n\x0elosses_at_step\x18\x0b \x01(\x05\x12+\n\x0b\x63heckpoints\x18\x0c \x03(\x0b\x32\x16.gradsight.v1.Artifact\x12\x16\n\x0erequest_digest\x18\r \x01(\t\x12\x30\n\x08segments\x18\x0e \x03(\x0b\x32\x1e.gradsight_store.v1.LogSegment\x12(\n\x08\x65xtended\x18\x0f \x01(\x0b\x32\x16.gradsight.v1.Artifact\"K\n\nLogSegment\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t*e\n\x0c\x44\x65siredState\x12\x1d\n\x19\x44\x45SIRED_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45SIRED_STATE_CANCELLED\x10\x01\x12\x19\n\x15\x44\x45SIRED_STATE_DRAINED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgradsight_store/v1/record.proto\x12\x12gradsight_store.v1\x1a\x1bgradsight/v1/artifact.proto\x1a\x1agradsight/v1/insight.proto\x1a\x16gradsight/v1/job.proto\"\xd2\x03\n\tJobRecord\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.gradsight.v1.Job\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x37\n\rdesired_state\x18\x03 \x01(\x0e\x32 .gradsight_store.v1.DesiredState\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x1e\n\x16\x61ssignment_deadline_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x61voided_worker_id\x18\x06 \x01(\t\x12\x15\n\rnot_before_ms\x18\x07 \x01(\x03\x12\x18\n\x10waiting_since_ms\x18\x08 \x01(\x03\x12\x0e\n\x06losses\x18\t \x01(\x05\x12\x16\n\x0elast_loss_step\x18\n \x01(\x03\x12\x16\n\x0elosses_at_step\x18\x0b \x01(\x05\x12+\n\x0b\x63heckpoints\x18\x0c \x03(\x0b\x32\x16.gradsight.v1.Artifact\x12\x16\n\x0erequest_digest\x18\r \x01(\t\x12\x30\n\x08segments\x18\x0e \x03(\x0b\x32\x1e.gradsight_store.v1.LogSegment\x12(\n\x08\x65xtended\x18\x0f \x01(\x0b\x32\x16.gradsight.v1.Artifact\"K\n\nLogSegment\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"J\n\x0bKeptFinding\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.gradsight.v1.Finding\x12\x13\n\x0bopened_step\x18\x02 \x01(\x03*e\n\x0c\x44\x65siredState\x12\x1d\n\x19\x44\x45SIRED_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45SIRED_STATE_CANCELLED\x10\x01\x12\x19\n\x15\x44\x45SIRED_STATE_DRAINED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gradsight_store.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESIREDSTATE']._serialized_start=654
-  _globals['_DESIREDSTATE']._serialized_end=755
-  _globals['_JOBRECORD']._serialized_start=109
-  _globals['_JOBRECORD']._serialized_end=575
-  _globals['_LOGSEGMENT']._serialized_start=577
-  _globals['_LOGSEGMENT']._serialized_end=652
+  _globals['_DESIREDSTATE']._serialized_start=758
+  _globals['_DESIREDSTATE']._serialized_end=859
+  _globals['_JOBRECORD']._serialized_start=137
+  _globals['_JOBRECORD']._serialized_end=603
+  _globals['_LOGSEGMENT']._serialized_start=605
+  _globals['_LOGSEGMENT']._serialized_end=680
+  _globals['_KEPTFINDING']._serialized_start=682
+  _globals['_KEPTFINDING']._serialized_end=756
 # @@protoc_insertion_point(module_scope)

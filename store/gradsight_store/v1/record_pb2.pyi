@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import gradsight.v1.artifact_pb2
+import gradsight.v1.insight_pb2
 import gradsight.v1.job_pb2
 import sys
 import typing
@@ -153,3 +154,28 @@ class LogSegment(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["digest", b"digest", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence"]) -> None: ...
 
 global___LogSegment = LogSegment
+
+@typing.final
+class KeptFinding(google.protobuf.message.Message):
+    """A finding of a job, beside its record."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: builtins.int
+    OPENED_STEP_FIELD_NUMBER: builtins.int
+    opened_step: builtins.int
+    """Step at which it was opened: an attempt that begins before it knows nothing of it."""
+    @property
+    def finding(self) -> gradsight.v1.insight_pb2.Finding:
+        """The finding as it was told last."""
+
+    def __init__(
+        self,
+        *,
+        finding: gradsight.v1.insight_pb2.Finding | None = ...,
+        opened_step: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["finding", b"finding"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["finding", b"finding", "opened_step", b"opened_step"]) -> None: ...
+
+global___KeptFinding = KeptFinding

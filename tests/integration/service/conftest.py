@@ -137,7 +137,7 @@ class FakeAttempt:
             ref, term, worker_id=worker_id, device="cpu", operation_id=new_operation_id()
         )
         self.claim = store.run(operation)
-        self._projection = JobProjection(self.claim.record.job)
+        self._projection = JobProjection(self.claim.record.job, self.claim.findings)
 
     def append(self, *events: event_pb2.JobEvent) -> int:
         """Append events; the sequence of the last."""
