@@ -202,7 +202,9 @@ def test_without_any_impact_all_count_the_same() -> None:
 
 def test_weighted_p_values_are_exact_for_one_weight_and_near_it_for_two_alike() -> None:
     assert weighted_p_value([3, 0], [9, 0], [2.0, 5.0]) == exact_p_value(3, 9)
-    assert weighted_p_value([1, 2], [4, 5], [1.0, 1.0 + 1e-14]) == pytest.approx(exact_p_value(3, 9), abs=0.01)
+    assert weighted_p_value([1, 2], [4, 5], [1.0, 1.0 + 1e-14]) == pytest.approx(
+        exact_p_value(3, 9), abs=0.01
+    )
     assert weighted_p_value([], [], []) == 1.0
     assert weighted_p_value([5], [0], [0.0]) == 1.0
 

@@ -6,6 +6,8 @@ from torch import nn
 
 import gradsight
 from gradsight.v1 import artifact_pb2, event_pb2
+from gradsight_insight.comparison import Comparison, compare
+from gradsight_insight.messages import comparison_message
 from gradsight_models import save_result
 from gradsight_worker.training.answers import Answers, answer
 from gradsight_worker.training.baseline import baseline_answers
@@ -17,6 +19,7 @@ from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.plan import TrainingPlan
 from gradsight_worker.training.preparation import Prepared
 from gradsight_worker.training.state import TrainingState
+from gradsight_worker.training.suspects import find_suspects
 
 
 def judge_and_write(
@@ -40,6 +43,8 @@ def judge_and_write(
     test_event = evaluation_event(test, prepared.test, step=step, epoch=epoch)
     channel.send_event(event_pb2.JobEvent(evaluation_completed=test_event))
     baseline = _judge_baseline(prepared, plan, channel, objective)
+    if baseline is not None:
+        _compare(prepared, plan, channel, test, baseline)
     examples = plan.directory / "examples.parquet"
     sides = [(prepared.validation, validation, None), (prepared.test, test, baseline)]
     write_examples(examples, sides, prepared.outputs)
@@ -47,7 +52,12 @@ def judge_and_write(
     files = [
         ResultFile(path=path, filename=path.name, kind=artifact_pb2.ARTIFACT_KIND_RESULT) for path in paths
     ]
-    files.append(ResultFile(path=examples, filename=examples.name, kind=artifact_pb2.ARTIFACT_KIND_EXAMPLES))
+    suspects = plan.directory / "suspects.parquet"
+    find_suspects(prepared, model, objective, state.precision.autocast).write(suspects)
+    files += [
+        ResultFile(path=examples, filename=examples.name, kind=artifact_pb2.ARTIFACT_KIND_EXAMPLES),
+        ResultFile(path=suspects, filename=suspects.name, kind=artifact_pb2.ARTIFACT_KIND_SUSPECTS),
+    ]
     channel.send_result(files)
 
 
@@ -61,6 +71,27 @@ def _judge_baseline(
     event.baseline_job_id = plan.spec.evaluation.baseline_job_id
     channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
     return answers
+
+
+def _compare(
+    prepared: Prepared, plan: TrainingPlan, channel: TrainerChannel, test: Answers, baseline: Answers
+) -> None:
+    if test.wrong is None or baseline.wrong is None or test.counted is not None:
+        comparison = Comparison.impossible(
+            "rows of this kind of answers are not right or wrong; compare the losses of the two jobs"
+        )
+    else:
+        comparison = compare(
+            baseline.wrong == 0,
+            test.wrong == 0,
+            categories=prepared.test.categories,
+            impacts=prepared.test.impacts,
+        )
+    message = comparison_message(
+        comparison, baseline_job_id=plan.spec.evaluation.baseline_job_id, job_id=plan.job_id
+    )
+    completed = event_pb2.ComparisonCompleted(comparison=message)
+    channel.send_event(event_pb2.JobEvent(comparison_completed=completed))
 
 
 def _write_result(
