@@ -1,6 +1,6 @@
 """What there is to say of a kind of finding: the one source of explanations, thresholds, pages and links."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -98,11 +98,27 @@ class Observation:
 class Detector(Protocol):
     """Looks at the signals; remembers nothing. Never raises on NaN, empty windows or missing signals."""
 
-    kinds: Sequence[FindingKind]
-    """What it can find."""
+    @property
+    def kinds(self) -> Sequence[FindingKind]:
+        """What it can find."""
+        ...
 
     def __call__(
         self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
     ) -> Sequence[Observation]:
         """Everything that holds now. `thresholds` are complete: by kind, then by name."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Kinds that are found together, and the function that finds them: the usual detector."""
+
+    kinds: Sequence[FindingKind]
+    find: Callable[[Signals, Mapping[str, Mapping[str, float]]], Sequence[Observation]]
+
+    def __call__(
+        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
+    ) -> Sequence[Observation]:
+        """Everything that holds now."""
+        return self.find(signals, thresholds)

@@ -1,0 +1,62 @@
+"""All failure modes that gradsight can find, and what finds them."""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+
+from gradsight_insight.kinds import Detector, FindingKind
+
+DETECTORS: Sequence[Detector] = ()
+"""In the order of `attribution.ORDER`."""
+
+KINDS: Mapping[str, FindingKind] = MappingProxyType(
+    {kind.name: kind for detector in DETECTORS for kind in detector.kinds}
+)
+"""Every kind by its name."""
+
+
+def kind_named(name: str) -> FindingKind:
+    """The kind of this name.
+
+    Raises:
+        ValueError: There is none; the message names the nearest.
+    """
+    if name in KINDS:
+        return KINDS[name]
+    raise ValueError(f"kind of finding {name!r}: {_nearest(name, KINDS)}")
+
+
+def default_thresholds() -> dict[str, dict[str, float]]:
+    """Every threshold's default, by kind and name."""
+    return {
+        name: {threshold: about.default for threshold, about in kind.thresholds.items()}
+        for name, kind in KINDS.items()
+    }
+
+
+def complete_thresholds(changed: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The defaults with a job's changes.
+
+    Raises:
+        ValueError: A kind or threshold that does not exist, or a value outside its range.
+    """
+    thresholds = default_thresholds()
+    for name, values in changed.items():
+        kind = kind_named(name)
+        for threshold, value in values.items():
+            about = kind.thresholds.get(threshold)
+            if about is None:
+                raise ValueError(f"threshold {threshold!r} of {name}: {_nearest(threshold, kind.thresholds)}")
+            if not about.low <= value <= about.high:
+                raise ValueError(
+                    f"threshold {threshold!r} of {name}: got {value!r}, allowed: {about.low:g} to {about.high:g}. "
+                    + about.meaning
+                )
+            thresholds[name][threshold] = value
+    return thresholds
+
+
+def _nearest(name: str, allowed: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(sorted(allowed)) or 'none'}"
