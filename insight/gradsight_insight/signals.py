@@ -94,6 +94,8 @@ class RunFacts:
     """True: the spec limits the gradient's norm."""
     balances_classes: bool = False
     """True: the loss weighs classes."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, as `class_counts` counts them; empty where answers are no classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,9 @@ class EvaluationSignals:
     """Most frequent confusions: (target, answer, rows), at most 20."""
     rows: HeldOutRows | None = None
     """Kept for the best evaluation and the newest ones only."""
+    classes: tuple[CategorySignals, ...] = ()
+    """The same as `categories` by the rows' true class, most frequent first, at most 100; empty where answers are no
+    classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
