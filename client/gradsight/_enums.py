@@ -170,6 +170,7 @@ class ArtifactKind(enum.StrEnum):
     REPORT = enum.auto()
     GRAPH = enum.auto()
     WEIGHTS = enum.auto()
+    SUSPECTS = enum.auto()
     UNKNOWN = enum.auto()
 
 

@@ -2,8 +2,9 @@
 
 The descriptors of `gradsight.v1` drive both directions, so a new field needs no line here. What people see differs
 from the proto in four ways: enumerations are lower-case words, durations are `30m`, a choice with nothing more to say
-is its name (`optimizer: sgd`), and a few names are shorter (`_RENAMED`). A local file is a path; in the message it
-stands as a URI with the scheme `upload:` until the client has uploaded it: rows, and the two files of a program.
+is its name (`optimizer: sgd`, also `overfitting: disabled`), and a few names are shorter (`_RENAMED`). A local file is
+a path; in the message it stands as a URI with the scheme `upload:` until the client has uploaded it: rows, and the two
+files of a program.
 """
 
 import dataclasses
@@ -37,6 +38,8 @@ _RENAMED = {
 }
 # The members of this message stand directly in the one that holds it: `model: mlp`, not `model: {builtin: mlp}`.
 _INLINED = {"ModelSpec": "builtin"}
+# What may be said of the whole message in a word that is no choice.
+_WORDS: dict[str, dict[str, Any]] = {"DetectorSpec": {"disabled": True}}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64}
 _INTEGERS |= {FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64}
 _FLOATS = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
@@ -93,9 +96,11 @@ def _message_type(field: FieldDescriptor) -> Any:
     return field.message_type
 
 
-def _names_of_choice(descriptor: Any) -> list[str]:
-    """Keys that may stand alone as a word: the members of a choice of messages."""
-    return [name for name, key in _keys(descriptor).items() if key.choice and key.field.message_type]
+def _words_for(descriptor: Any) -> dict[str, Any]:
+    """Keys that may stand alone as a word, with the value that the word means: the members of a choice of messages."""
+    if descriptor.name in _WORDS:
+        return _WORDS[descriptor.name]
+    return {name: {} for name, key in _keys(descriptor).items() if key.choice and key.field.message_type}
 
 
 class _Reader:
@@ -115,11 +120,11 @@ class _Reader:
             value = {"name": value}
         elif descriptor.full_name == "google.protobuf.Duration":
             return self._duration(message, value, path)
-        words = _names_of_choice(descriptor)
+        words = _words_for(descriptor)
         if isinstance(value, str) and words:
             if value not in words:
-                return self._refuse(path, value, words)
-            value = {value: {}}
+                return self._refuse(path, value, list(words))
+            value = {value: words[value]}
         if not isinstance(value, Mapping):
             return self._wrong(path, value, "a mapping with " + ", ".join(_keys(descriptor)))
         if isinstance(message, spec_pb2.DataSpec):
@@ -169,6 +174,9 @@ class _Reader:
         for name, item in value.items():
             if not isinstance(name, str):
                 self._wrong(path, name, "names as text; put it in quotes")
+                continue
+            if entry.message_type:
+                self.message(getattr(holder, field.name)[name], item, f"{path}[{name}]")
                 continue
             if isinstance(holder, spec_pb2.RecipeModel) and isinstance(item, int | float):
                 item = json.dumps(item)  # options of recipes are text, whatever they mean
@@ -289,14 +297,14 @@ def _form(message: Message) -> Any:
         return _form_of_source(form)
     if isinstance(message, spec_pb2.ProgramModel):
         return {name: value.removeprefix(UPLOAD) for name, value in form.items()}
-    words = _names_of_choice(message.DESCRIPTOR)
+    words = _words_for(message.DESCRIPTOR)
     [only] = form if len(form) == 1 else [None]
-    return only if only in words and form[only] == {} else form
+    return only if only in words and form[only] == words[only] else form
 
 
 def _form_of_field(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type and field.message_type.GetOptions().map_entry:
-        return dict(value)
+        return {name: _form(item) if isinstance(item, Message) else item for name, item in value.items()}
     if field.is_repeated:
         return list(value)
     if field.message_type:

@@ -1,6 +1,7 @@
 """What the client can do, once for the sync and the async client: requests out, records back, nothing blocking."""
 
 import dataclasses
+import enum
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,12 +9,13 @@ from pathlib import Path
 
 from gradsight import _convert, _transfer
 from gradsight._effects import Compute, Emit, Operation
-from gradsight._enums import ArtifactKind, JobState
+from gradsight._enums import ArtifactKind, JobState, ReportFormat
 from gradsight._errors import (
     InvalidRequest,
     JobCancelled,
     JobFailed,
 )
+from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience, call, call_patiently
@@ -176,6 +178,38 @@ def history(
     return tuple(_convert.record(Series, series) for series in response.series)
 
 
+def list_findings(job_id: str, patience: Patience, *, open_only: bool) -> Operation[tuple[Finding, ...]]:
+    """Returns the findings about the job, from all pages."""
+    request = wire.ListFindingsRequest(job_id=job_id, open_only=open_only)
+    found: list[Finding] = []
+    while True:
+        page: wire.ListFindingsResponse = yield from call("ListFindings", request, patience)
+        found += [_convert.record(Finding, finding) for finding in page.findings]
+        if not page.next_page_token:
+            return tuple(found)
+        request.page_token = page.next_page_token
+
+
+def compare_jobs(baseline_job_id: str, job_id: str, patience: Patience) -> Operation[JobComparison]:
+    """Returns the two jobs side by side."""
+    request = wire.CompareJobsRequest(baseline_job_id=baseline_job_id, job_id=job_id)
+    response: wire.CompareJobsResponse = yield from call("CompareJobs", request, patience)
+    return _convert.record(JobComparison, response)
+
+
+def report(job_id: str, patience: Patience, *, report_format: ReportFormat | str) -> Operation[Report]:
+    """Returns the report about the job."""
+    try:
+        value = wire.ReportFormat.Value(f"REPORT_FORMAT_{ReportFormat(report_format).name}")
+    except ValueError:
+        raise InvalidRequest(
+            f"format: got {str(report_format)!r}, allowed: {_words(ReportFormat)}"
+        ) from None
+    request = wire.GetJobReportRequest(job_id=job_id, format=value)
+    response: wire.GetJobReportResponse = yield from call("GetJobReport", request, patience)
+    return _convert.record(Report, response)
+
+
 def list_workers(patience: Patience) -> Operation[None]:
     """Emits the workers."""
     request = wire.ListWorkersRequest()
@@ -256,8 +290,7 @@ def job_state(state: JobState | str) -> state_pb2.JobState.ValueType:
     try:
         return state_pb2.JobState.Value(f"JOB_STATE_{JobState(state).name}")
     except ValueError:
-        allowed = ", ".join(known for known in JobState if known is not JobState.UNKNOWN)
-        raise InvalidRequest(f"state: got {str(state)!r}, allowed: {allowed}") from None
+        raise InvalidRequest(f"state: got {str(state)!r}, allowed: {_words(JobState)}") from None
 
 
 def _artifacts_page(
@@ -279,8 +312,12 @@ def _artifacts_request(job_id: str, kind: ArtifactKind | str | None) -> files.Li
         value = artifact_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{ArtifactKind(kind).name}")
         return files.ListArtifactsRequest(job_id=job_id, kind=value)
     except ValueError:
-        allowed = ", ".join(known for known in ArtifactKind if known is not ArtifactKind.UNKNOWN)
-        raise InvalidRequest(f"kind: got {str(kind)!r}, allowed: {allowed}") from None
+        raise InvalidRequest(f"kind: got {str(kind)!r}, allowed: {_words(ArtifactKind)}") from None
+
+
+def _words(cls: type[enum.StrEnum]) -> str:
+    """Returns what may be said of an enumeration."""
+    return ", ".join(member for member in cls if member != "unknown")
 
 
 def _whole(name: str, value: int | None) -> int:

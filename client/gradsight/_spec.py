@@ -52,6 +52,7 @@ class JobOptions(TypedDict, total=False):
     from_job: "str | Job | JobHandle | AsyncJobHandle"
     baseline: "str | Job | JobHandle | AsyncJobHandle"
     impacts: Mapping[str, float]
+    policy: str
     seed: int
     data: Mapping[str, Any]
     objective: str | Mapping[str, Any]
@@ -72,6 +73,7 @@ _SECTIONS = {
     "budget": ("epochs", "steps"),
     "optimizer": ("learning_rate",),
     "evaluation": ("baseline", "impacts", "patience"),
+    "monitoring": ("policy",),
     "compute": ("precision",),
     "start": ("from_job",),
 }

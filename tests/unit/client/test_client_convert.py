@@ -148,7 +148,10 @@ def _fill(message: Any, rng: random.Random) -> Any:
         target = getattr(message, field.name)
         if field.message_type and field.message_type.GetOptions().map_entry:
             value_field = field.message_type.fields_by_name["value"]
-            target["name"] = _scalar(value_field, rng)
+            if value_field.message_type:
+                _fill(target["name"], rng)
+            else:
+                target["name"] = _scalar(value_field, rng)
         elif field.message_type and field.is_repeated:
             _fill(target.add(), rng)
         elif field.message_type:
