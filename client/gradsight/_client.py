@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from gradsight import _operations, _transfer, _watch
-from gradsight._enums import ArtifactKind, JobState, WatchMode
+from gradsight._enums import ArtifactKind, JobState, ReportFormat, WatchMode
 from gradsight._events import FeedEvent, JobEvent
+from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience
@@ -94,6 +95,18 @@ class Client:
         """Yields jobs, newest first, fetching page after page: of these states, with all of these labels."""
         return self._driver.iterate(
             _operations.list_jobs(self._patience, states=states, labels=labels or {}, name=name, queue=queue)
+        )
+
+    def compare(self, baseline: "str | Job | JobHandle", job: "str | Job | JobHandle") -> JobComparison:
+        """Compares the kept models of two jobs on the test rows that both answered, old against new.
+
+        Jobs are given by id, as a `Job` or as a handle; both must have succeeded. Where their specs differ is said,
+        too. Raises JobNotFound, StateTransitionRefused.
+        """
+        return self._driver.run(
+            _operations.compare_jobs(
+                _operations.job_id_of(baseline), _operations.job_id_of(job), self._patience
+            )
         )
 
     def watch_jobs(self, after: str = "") -> Iterator[FeedEvent]:
@@ -263,6 +276,14 @@ class JobHandle:
                 max_points=max_points,
             )
         )
+
+    def findings(self, *, open_only: bool = False) -> tuple[Finding, ...]:
+        """Returns what the service found in the run, most severe first; `open_only` leaves out what is over."""
+        return self._run(_operations.list_findings(self.job_id, self._patience, open_only=open_only))
+
+    def report(self, format: ReportFormat | str = ReportFormat.HTML) -> Report:  # noqa: A002 (the contract's word)
+        """Returns a report for people as one file that needs nothing else: `html` or `markdown`."""
+        return self._run(_operations.report(self.job_id, self._patience, report_format=format))
 
     def download(
         self,

@@ -193,8 +193,16 @@ def list_findings(job_id: str, patience: Patience, *, open_only: bool) -> Operat
 def compare_jobs(baseline_job_id: str, job_id: str, patience: Patience) -> Operation[JobComparison]:
     """Returns the two jobs side by side."""
     request = wire.CompareJobsRequest(baseline_job_id=baseline_job_id, job_id=job_id)
-    response: wire.CompareJobsResponse = yield from call("CompareJobs", request, patience)
+    response: wire.CompareJobsResponse = yield from call("CompareJobs", request, patience, work=6)
     return _convert.record(JobComparison, response)
+
+
+def job_id_of(job: object) -> str:
+    """Returns the id of a job that is given by its id, as a record or as a handle."""
+    job_id = getattr(job, "job_id", job)
+    if not isinstance(job_id, str):
+        raise InvalidRequest(f"job: got {job!r}, allowed: a job's id, a Job or a handle")
+    return job_id
 
 
 def report(job_id: str, patience: Patience, *, report_format: ReportFormat | str) -> Operation[Report]:
@@ -202,11 +210,9 @@ def report(job_id: str, patience: Patience, *, report_format: ReportFormat | str
     try:
         value = wire.ReportFormat.Value(f"REPORT_FORMAT_{ReportFormat(report_format).name}")
     except ValueError:
-        raise InvalidRequest(
-            f"format: got {str(report_format)!r}, allowed: {_words(ReportFormat)}"
-        ) from None
+        raise InvalidRequest(f"format: got {str(report_format)!r}, allowed: {_words(ReportFormat)}") from None
     request = wire.GetJobReportRequest(job_id=job_id, format=value)
-    response: wire.GetJobReportResponse = yield from call("GetJobReport", request, patience)
+    response: wire.GetJobReportResponse = yield from call("GetJobReport", request, patience, work=6)
     return _convert.record(Report, response)
 
 

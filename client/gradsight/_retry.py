@@ -17,7 +17,8 @@ class Patience:
     """How long calls and streams wait for a service that is away.
 
     Attributes:
-        call_timeout: Longest wait for one answer of one call, in seconds.
+        call_timeout: Longest wait for one answer of one call, in seconds; reports and comparisons, which are made for
+            the call, may take six times as long.
         call_attempts: Most times one call is tried; only UNAVAILABLE is tried again.
         reconnect: Longest time a watch or a transfer goes without the service before it gives up, in seconds.
         first_pause: Pause before the second try, in seconds, on average; it doubles from try to try.
@@ -38,15 +39,18 @@ class Patience:
             pause = min(pause * 2, self.longest_pause)
 
 
-def call(method: str, request: Message, patience: Patience) -> Operation[Any]:
-    """Calls a method that is safe to repeat, repeats it while the service is away, and returns its response."""
-    pauses = patience.pauses()
+def call(method: str, request: Message, patience: Patience, *, work: int = 1) -> Operation[Any]:
+    """Calls a method that is safe to repeat, repeats it while the service is away, and returns its response.
+
+    `work` says how many times as long as others the call may take: what is made for the call alone takes its time.
+    """
+    timeout, pauses = patience.call_timeout * work, patience.pauses()
     for _ in range(patience.call_attempts - 1):
         try:
-            return (yield Call(method, request, patience.call_timeout))
+            return (yield Call(method, request, timeout))
         except Unavailable:
             yield Sleep(next(pauses))
-    return (yield Call(method, request, patience.call_timeout))
+    return (yield Call(method, request, timeout))
 
 
 def call_patiently(method: str, request: Message, patience: Patience) -> Operation[Any]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from gradsight import _operations, _transfer, _watch
 from gradsight._effects import Call, Compute, Effect, Emit, Open, Operation, Receive, Send, Sleep
-from gradsight._enums import ArtifactKind, JobState, WatchMode
+from gradsight._enums import ArtifactKind, JobState, ReportFormat, WatchMode
 from gradsight._events import FeedEvent, JobEvent
+from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
 from gradsight._retry import Patience
@@ -85,6 +86,14 @@ class Client:
         """Yields jobs, newest first, fetching page after page."""
         return self._driver.iterate(
             _operations.list_jobs(self._patience, states=states, labels=labels or {}, name=name, queue=queue)
+        )
+
+    async def compare(self, baseline: "str | Job | JobHandle", job: "str | Job | JobHandle") -> JobComparison:
+        """Compares the kept models of two jobs on the test rows that both answered, old against new."""
+        return await self._driver.run(
+            _operations.compare_jobs(
+                _operations.job_id_of(baseline), _operations.job_id_of(job), self._patience
+            )
         )
 
     def watch_jobs(self, after: str = "") -> AsyncIterator[FeedEvent]:
@@ -220,6 +229,16 @@ class JobHandle:
                 max_points=max_points,
             )
         )
+
+    async def findings(self, *, open_only: bool = False) -> tuple[Finding, ...]:
+        """Returns what the service found in the run, most severe first; `open_only` leaves out what is over."""
+        return await self._driver.run(
+            _operations.list_findings(self.job_id, self._patience, open_only=open_only)
+        )
+
+    async def report(self, format: ReportFormat | str = ReportFormat.HTML) -> Report:  # noqa: A002
+        """Returns a report for people as one file that needs nothing else: `html` or `markdown`."""
+        return await self._driver.run(_operations.report(self.job_id, self._patience, report_format=format))
 
     async def download(
         self,

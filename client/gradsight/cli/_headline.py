@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Self
 
+from gradsight._figures import number, percent, points
 from gradsight._measurements import EvaluationCompleted
-from gradsight.cli._figures import number, percent, points
 
 
 @dataclasses.dataclass(frozen=True)

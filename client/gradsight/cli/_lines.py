@@ -3,9 +3,9 @@
 from gradsight import _events as events
 from gradsight._enums import JobState, Severity, Split
 from gradsight._events import JobError, JobEvent
+from gradsight._figures import clock, count, number, percent, size, span
 from gradsight._job import Job
 from gradsight._measurements import ColumnRemark, DataPrepared, EvaluationCompleted, ModelBuilt, StepsRecorded
-from gradsight.cli._figures import clock, count, number, percent, size, span
 
 _SHOWN_REMARKS = 5
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from gradsight._enums import JobState
 from gradsight._errors import GradsightError
 from gradsight._events import JobEvent
-from gradsight.cli._figures import count, nonfinite, number, span, sparkline
+from gradsight._figures import count, nonfinite, number, span, sparkline
 from gradsight.cli._headline import Headline
 from gradsight.cli._run import METRICS, Run, newest
 

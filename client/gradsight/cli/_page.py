@@ -10,10 +10,7 @@ from rich.text import Text
 
 from gradsight._enums import WorkerState
 from gradsight._errors import GradsightError
-from gradsight._job import Job, JobSummary
-from gradsight._measurements import CategoryEvaluation
-from gradsight._records import ServerInfo, Worker
-from gradsight.cli._figures import (
+from gradsight._figures import (
     bar,
     clock,
     count,
@@ -26,6 +23,9 @@ from gradsight.cli._figures import (
     span,
     sparkline,
 )
+from gradsight._job import Job, JobSummary
+from gradsight._measurements import CategoryEvaluation
+from gradsight._records import ServerInfo, Worker
 from gradsight.cli._follow import on_terminal
 from gradsight.cli._headline import Headline
 from gradsight.cli._lines import error_line, evaluation_figures

@@ -17,9 +17,9 @@ import click
 
 from gradsight import Client, JobSpec, JobState, load_spec
 from gradsight._enums import Split
+from gradsight._figures import percent, points, size, span
 from gradsight._job import Job
 from gradsight._measurements import EvaluationCompleted, StepsRecorded
-from gradsight.cli._figures import percent, points, size, span
 from gradsight.cli._follow import on_terminal
 
 if TYPE_CHECKING:

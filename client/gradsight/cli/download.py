@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gradsight._enums import ArtifactKind
-from gradsight.cli._figures import size
+from gradsight._figures import size
 from gradsight.cli._outcome import Exit
 from gradsight.cli._verb import Session, option, verb
 

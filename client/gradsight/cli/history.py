@@ -2,8 +2,8 @@
 
 import click
 
+from gradsight._figures import number, sparkline
 from gradsight._records import Series
-from gradsight.cli._figures import number, sparkline
 from gradsight.cli._follow import on_terminal
 from gradsight.cli._verb import Session, option, verb
 

@@ -7,8 +7,8 @@ from itertools import islice
 import click
 
 from gradsight._enums import JobState
+from gradsight._figures import date, number, span
 from gradsight._job import Job
-from gradsight.cli._figures import date, number, span
 from gradsight.cli._follow import conclude, follow
 from gradsight.cli._headline import Headline
 from gradsight.cli._lines import event_line

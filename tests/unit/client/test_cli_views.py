@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import gradsight
-from gradsight.cli import _figures as figures
+from gradsight import _figures as figures
 from gradsight.cli._live import LiveView, draw
 from gradsight.cli._root import _OTHERS, _OWN, root
 from gradsight.cli._run import Run

@@ -11,13 +11,20 @@ import pytest
 
 import gradsight
 from gradsight import JobState, Patience, aio
-from gradsight.v1 import artifact_service_pb2, event_pb2, state_pb2, training_service_pb2, worker_pb2
+from gradsight.v1 import (
+    artifact_service_pb2,
+    event_pb2,
+    insight_pb2,
+    state_pb2,
+    training_service_pb2,
+    worker_pb2,
+)
 
 if TYPE_CHECKING:
     from tests.unit.client.conftest import LittleService
 
 # Declared in the contract for later; the service refuses them.
-LATER = {"PauseJob", "ResumeJob", "ListFindings", "CompareJobs", "GetJobReport"}
+LATER = {"PauseJob", "ResumeJob"}
 QUICK = Patience(call_attempts=3, first_pause=0.01, reconnect=1.0)
 
 
@@ -68,6 +75,11 @@ def test_the_client_wraps_every_method_of_the_contract(
     [file] = client.job("done").result().files
     client.artifact(file.digest)
     client.job("done").download(tmp_path / "result")
+    service.add_job("old")
+    service.comparisons["old", "done"] = training_service_pb2.CompareJobsResponse()
+    client.compare("old", client.job("done"))
+    client.job("done").findings()
+    client.job("done").report()
     assert set(service.calls) == _all_methods() - LATER
 
 
@@ -93,8 +105,13 @@ def test_the_asyncio_client_wraps_every_method_of_the_contract(
             [file] = (await client.job("done").result()).files
             await client.artifact(file.digest)
             await client.job("done").download(tmp_path / "result")
+            await client.compare("old", client.job("done"))
+            await client.job("done").findings()
+            await client.job("done").report()
 
     _finished_job(service)
+    service.add_job("old")
+    service.comparisons["old", "done"] = training_service_pb2.CompareJobsResponse()
     asyncio.run(use())
     assert set(service.calls) == _all_methods() - LATER
     assert (tmp_path / "result" / "weights.safetensors").read_bytes() == b"weights"
@@ -271,6 +288,56 @@ def test_history_returns_curves(service: "LittleService", client: gradsight.Clie
     service.append("job1", steps_recorded=steps)
     [loss] = client.job("job1").history(["loss"])
     assert (loss.steps, loss.values) == ((1, 2), (1.0, 0.5))
+
+
+def test_findings_come_from_all_pages(service: "LittleService", client: gradsight.Client) -> None:
+    service.add_job()
+    service.findings["job1"] = [
+        insight_pb2.Finding(finding_id=f"plateau-{number}", kind="plateau", open=number != 2)
+        for number in (1, 2, 3, 4, 5)
+    ]
+    found = client.job("job1").findings()
+    assert [finding.finding_id for finding in found] == [f"plateau-{number}" for number in (1, 2, 3, 4, 5)]
+    assert [finding.open for finding in client.job("job1").findings(open_only=True)] == [True] * 4
+
+
+def test_two_jobs_are_compared_by_id_as_records_or_as_handles(
+    service: "LittleService", client: gradsight.Client
+) -> None:
+    for job_id in ("old", "new"):
+        _finished_job(service, job_id)
+    answer = service.comparisons["old", "new"] = training_service_pb2.CompareJobsResponse()
+    answer.comparison.verdict = insight_pb2.COMPARISON_VERDICT_REGRESSED
+    answer.differences.add(field="seed", value="7")
+    for new in ("new", client.job("new"), client.job("new").get()):
+        compared = client.compare("old", new)
+        assert compared.comparison.verdict is gradsight.ComparisonVerdict.REGRESSED
+        assert compared.differences[0].to_dict() == {"field": "seed", "baseline_value": None, "value": "7"}
+    with pytest.raises(gradsight.InvalidRequest, match="got 7, allowed: a job's id, a Job or a handle"):
+        client.compare("old", 7)  # type: ignore[arg-type]
+
+
+def test_a_report_is_a_file(service: "LittleService", client: gradsight.Client, tmp_path: Path) -> None:
+    service.add_job()
+    report = client.job("job1").report()
+    assert (report.text, report.media_type) == ("<h1>job1</h1>\n", "text/html; charset=utf-8")
+    assert report.save(tmp_path) == tmp_path / "job1.html"
+    assert report.save(tmp_path / "other.html").read_bytes() == report.content
+    assert client.job("job1").report("markdown").save(f"{tmp_path}/new/").read_text() == "# job1\n"
+    with pytest.raises(gradsight.InvalidRequest, match="got 'pdf', allowed: html, markdown"):
+        client.job("job1").report("pdf")
+
+
+def test_what_is_made_for_a_call_may_take_longer(service: "LittleService") -> None:
+    def slow(request: Any, context: Any) -> Any:
+        time.sleep(0.5)
+        return training_service_pb2.GetJobReportResponse(filename="late.html")
+
+    service.GetJobReport = slow  # type: ignore[method-assign]
+    service.stop()
+    service.start()
+    with gradsight.Client(service.address, timeout=0.2) as client:
+        assert client.job("job1").report().filename == "late.html"
 
 
 def test_result_of_a_failed_job_says_why(service: "LittleService", client: gradsight.Client) -> None:
