@@ -31,6 +31,7 @@ from gradsight_store.clock import read_clock
 from gradsight_store.errors import TransitionRefused
 from gradsight_store.events import read_events
 from gradsight_store.feed import checked_cursor
+from gradsight_store.findings import list_findings
 from gradsight_store.operations import new_operation_id
 from gradsight_store.startcheck import SCHEMA_VERSION
 from gradsight_store.workers import list_recipes, list_workers
@@ -126,8 +127,16 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     async def ListFindings(
         self, request: pb.ListFindingsRequest, context: Context
     ) -> pb.ListFindingsResponse:
-        """Not supported yet."""
-        raise _not_supported_yet("ListFindings")
+        """Return a page of the findings about a job, most severe first."""
+        operation = list_findings(
+            requests.job_ref(TENANT, request.job_id),
+            page_size=requests.page_size(request.page_size, default=50),
+            page_token=request.page_token,
+            open_only=request.open_only,
+        )
+        with requests.refusing("page_token"):
+            page = await self.store.run(operation, context)
+        return pb.ListFindingsResponse(findings=page.findings, next_page_token=page.next_page_token)
 
     async def CompareJobs(self, request: pb.CompareJobsRequest, context: Context) -> pb.CompareJobsResponse:
         """Not supported yet."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gradsight.v1 import job_pb2, state_pb2
+from gradsight.v1 import insight_pb2, job_pb2, state_pb2
 from gradsight_service.exporter import fleet_families, page
 from gradsight_service.exporter.exposition import Family, labelled, number, sample
 from gradsight_service.exporter.fleet_families import fleet_lines
@@ -33,6 +33,21 @@ def running_job() -> job_pb2.Job:
     job.summary.validation.error_ratio, job.summary.validation.macro_f1 = 0.25, 0.7
     job.summary.validation.categories.add(category="returns", examples=8, errors=2, error_ratio=0.25)
     return job
+
+
+def judge(job: job_pb2.Job) -> None:
+    """Findings, a verdict and a comparison that lists one fallen category."""
+    critical, warning = state_pb2.SEVERITY_CRITICAL, state_pb2.SEVERITY_WARNING
+    job.findings.add(kind="divergence", severity=critical, open=1, total=2)
+    job.findings.add(kind="plateau", severity=warning, open=0, total=1)
+    job.verdict.verdict = insight_pb2.VERDICT_STILL_IMPROVING
+    job.summary.update_efficacy.verdict = insight_pb2.EFFICACY_VERDICT_OVERSHOOT
+    job.summary.comparison.verdict = insight_pb2.COMPARISON_VERDICT_MIXED
+    for name, change in (
+        ("returns", insight_pb2.CHANGE_VERDICT_REGRESSED),
+        ("sizing", insight_pb2.CHANGE_VERDICT_IMPROVED),
+    ):
+        job.summary.comparison.categories.add(category=name).change.verdict = change
 
 
 def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -61,6 +76,24 @@ def test_a_jobs_figures_stand_under_its_id() -> None:
     assert values["gradsight_job_state", (own, ("state", "running"))] == 1
 
 
+def test_judgements_are_told_by_their_words_and_only_when_there_are_any() -> None:
+    job = running_job()
+    keys = {"findings", "verdict", "update_efficacy", "comparison", "regressed_category"}
+    assert not keys & set(job_lines(job))
+    judge(job)
+    lines = job_lines(job)
+    values = parsed("".join(lines[key] for key in keys))
+    own = ("job_id", "j1")
+    assert values == {
+        ("gradsight_job_findings", (own, ("kind", "divergence"), ("severity", "critical"))): 1,
+        ("gradsight_job_findings", (own, ("kind", "plateau"), ("severity", "warning"))): 0,
+        ("gradsight_job_verdict", (own, ("verdict", "still_improving"))): 1,
+        ("gradsight_job_update_efficacy", (own, ("verdict", "overshoot"))): 1,
+        ("gradsight_job_comparison", (own, ("verdict", "mixed"))): 1,
+        ("gradsight_job_regressed_category", (("category", "returns"), own)): 1,
+    }
+
+
 def test_numbers_and_language_models_have_their_own_figures_and_no_error_that_nobody_measured() -> None:
     job = running_job()
     job.summary.validation.Clear()
@@ -87,6 +120,7 @@ def test_the_pages_of_every_kind_of_answers_pass_promtool() -> None:
     job.summary.validation.root_mean_square_error = job.summary.validation.mean_absolute_error = 2.0
     job.summary.validation.categories.add(category="sizing", examples=8, loss=5.0)
     job.summary.test.perplexity = 2.5
+    judge(job)
     text = "".join(f"{FAMILIES[key].header()}{lines}" for key, lines in job_lines(job).items())
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
@@ -130,6 +164,11 @@ def test_the_histogram_of_waits_is_cumulative() -> None:
 def test_a_value_of_a_newer_writer_is_shown_as_its_number() -> None:
     values = parsed("".join(fleet_lines(FleetFigures(now_ms=0, jobs={("default", 99): 3}))))
     assert values["gradsight_jobs", (("queue", "default"), ("state", "99"))] == 3
+    job = job_pb2.Job(job_id="j1")
+    job.verdict.MergeFromString(b"\x08\x63")
+    assert parsed(job_lines(job)["verdict"]) == {
+        ("gradsight_job_verdict", (("job_id", "j1"), ("verdict", "99"))): 1
+    }
 
 
 def test_every_family_is_documented() -> None:

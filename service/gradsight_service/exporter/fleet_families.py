@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from google.protobuf.descriptor import EnumDescriptor
-
 from gradsight.v1 import state_pb2, worker_pb2
-from gradsight_service.exporter.exposition import Family, labelled, number, sample
+from gradsight_service.exporter.exposition import Family, labelled, number, sample, value_word
 from gradsight_store.figures import WAIT_BUCKETS_S, FleetFigures, QueueWaits
 
 JOBS = Family(name="gradsight_jobs", kind="gauge", help="Jobs in the store.")
@@ -51,18 +49,16 @@ def _family(family: Family, samples: Iterable[tuple[str, float]]) -> Iterator[st
 
 def _by_queue_and_state(counts: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, float]]:
     for (queue, state), count in sorted(counts.items()):
-        yield labelled(queue=queue, state=_job_state(state)), float(count)
+        yield labelled(queue=queue, state=value_word(state_pb2.JobState.DESCRIPTOR, state)), float(count)
 
 
 def _finished(figures: FleetFigures) -> Iterator[tuple[str, float]]:
     for (queue, state, fault, reason), count in sorted(figures.finished.items()):
         labels = {
             "queue": queue,
-            "state": _job_state(state),
-            "fault": _known(state_pb2.Fault.DESCRIPTOR, fault, "FAULT_") if fault else "",
-            "reason": _known(state_pb2.JobErrorReason.DESCRIPTOR, reason, "JOB_ERROR_REASON_")
-            if reason
-            else "",
+            "state": value_word(state_pb2.JobState.DESCRIPTOR, state),
+            "fault": value_word(state_pb2.Fault.DESCRIPTOR, fault) if fault else "",
+            "reason": value_word(state_pb2.JobErrorReason.DESCRIPTOR, reason) if reason else "",
         }
         yield labelled(**labels), float(count)
 
@@ -70,7 +66,7 @@ def _finished(figures: FleetFigures) -> Iterator[tuple[str, float]]:
 def _workers(counts: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, float]]:
     for (queue, state), count in sorted(counts.items()):
         yield (
-            labelled(queue=queue, state=_known(worker_pb2.WorkerState.DESCRIPTOR, state, "WORKER_STATE_")),
+            labelled(queue=queue, state=value_word(worker_pb2.WorkerState.DESCRIPTOR, state)),
             float(count),
         )
 
@@ -83,13 +79,3 @@ def _histogram(queue: str, waits: QueueWaits) -> Iterator[str]:
         yield sample(f"{WAITS.name}_bucket", f'{labels},le="{number(float(bound))}"', float(total))
     yield sample(f"{WAITS.name}_sum", labels, waits.total_s)
     yield sample(f"{WAITS.name}_count", labels, float(total))
-
-
-def _job_state(state: int) -> str:
-    return _known(state_pb2.JobState.DESCRIPTOR, state, "JOB_STATE_")
-
-
-def _known(enum: EnumDescriptor, number: int, prefix: str) -> str:
-    """The enum's word; a value from a newer writer is shown as its number."""
-    value = enum.values_by_number.get(number)
-    return value.name.removeprefix(prefix).lower() if value is not None else str(number)

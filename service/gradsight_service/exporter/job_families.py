@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradsight.v1 import event_pb2, insight_pb2, job_pb2, state_pb2
-from gradsight_service.exporter.exposition import Family, labelled, sample
+from gradsight_service.exporter.exposition import Family, labelled, sample, value_word
 
 _FAMILIES = {
     "info": ("gauge", "The job's names; always 1."),
@@ -49,7 +49,17 @@ _FAMILIES = {
         "Newest loss in a category, in the objective's unit; where there is no error ratio.",
     ),
     "category_examples": ("gauge", "Held-out rows of a category."),
+    "findings": ("gauge", "Findings about the run that are open."),
     "verdict": ("gauge", "1 for the verdict on the run."),
+    "update_efficacy": ("gauge", "1 for the judgement on what the newest window of updates achieved."),
+    "comparison": (
+        "gauge",
+        "1 for the verdict on the new model against the baseline's on the same test rows.",
+    ),
+    "regressed_category": (
+        "gauge",
+        "1 for a category whose test error rose significantly against the baseline.",
+    ),
 }
 FAMILIES = {
     key: Family(name=f"gradsight_job_{key}", kind=kind, help=text) for key, (kind, text) in _FAMILIES.items()
@@ -71,13 +81,31 @@ def _samples(job: job_pb2.Job) -> Iterator[tuple[str, str, float]]:
     spec = job.spec
     names = {"name": spec.name, "tenant": job.tenant, "queue": spec.queue, "model": _model(job)}
     yield "info", f"{own},{labelled(**names)}", 1.0
-    yield "state", f"{own},{labelled(state=_word(state_pb2.JobState.Name(job.state), 'JOB_STATE_'))}", 1.0
-    if job.HasField("verdict"):
-        verdict = _word(insight_pb2.Verdict.Name(job.verdict.verdict), "VERDICT_")
-        yield "verdict", f"{own},{labelled(verdict=verdict)}", 1.0
+    yield "state", f"{own},{labelled(state=value_word(state_pb2.JobState.DESCRIPTOR, job.state))}", 1.0
+    yield from _judgement_samples(own, job)
     if job.HasField("progress"):
         yield from _progress_samples(own, job.progress)
     yield from _summary_samples(own, job.summary)
+
+
+def _judgement_samples(own: str, job: job_pb2.Job) -> Iterator[tuple[str, str, float]]:
+    for count in job.findings:
+        severity = value_word(state_pb2.Severity.DESCRIPTOR, count.severity)
+        # 0 stays: it says that they were closed.
+        yield "findings", f"{own},{labelled(kind=count.kind, severity=severity)}", float(count.open)
+    if job.HasField("verdict"):
+        verdict = value_word(insight_pb2.Verdict.DESCRIPTOR, job.verdict.verdict)
+        yield "verdict", f"{own},{labelled(verdict=verdict)}", 1.0
+    if job.summary.HasField("update_efficacy"):
+        achieved = value_word(insight_pb2.EfficacyVerdict.DESCRIPTOR, job.summary.update_efficacy.verdict)
+        yield "update_efficacy", f"{own},{labelled(verdict=achieved)}", 1.0
+    if job.summary.HasField("comparison"):
+        comparison = job.summary.comparison
+        verdict = value_word(insight_pb2.ComparisonVerdict.DESCRIPTOR, comparison.verdict)
+        yield "comparison", f"{own},{labelled(verdict=verdict)}", 1.0
+        for category in comparison.categories:
+            if category.change.verdict == insight_pb2.CHANGE_VERDICT_REGRESSED:
+                yield "regressed_category", f"{own},{labelled(category=category.category)}", 1.0
 
 
 def _progress_samples(own: str, progress: job_pb2.JobProgress) -> Iterator[tuple[str, str, float]]:
@@ -144,7 +172,3 @@ def _evaluation_samples(
 def _model(job: job_pb2.Job) -> str:
     kind = job.spec.model.WhichOneof("kind")
     return (job.spec.model.builtin.WhichOneof("architecture") if kind == "builtin" else kind) or ""
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()

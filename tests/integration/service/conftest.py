@@ -138,6 +138,9 @@ class FakeAttempt:
         )
         self.claim = store.run(operation)
         self._projection = JobProjection(self.claim.record.job, self.claim.findings)
+        # As a real attempt does: the store has told of the start by itself.
+        started = event_pb2.AttemptStarted(resumed_at_step=self.claim.resumed_at_step)
+        apply_event(self._projection, event_pb2.JobEvent(attempt_started=started))
 
     def append(self, *events: event_pb2.JobEvent) -> int:
         """Append events; the sequence of the last."""

@@ -114,6 +114,9 @@ def test_pages_show_every_job_once_newest_first(service: Service) -> None:
         ("GetJobHistory", pb.GetJobHistoryRequest(job_id="a", first_step=-1), "first_step"),
         ("GetJobHistory", pb.GetJobHistoryRequest(job_id="a", first_step=5, last_step=4), "last_step"),
         ("GetJobHistory", pb.GetJobHistoryRequest(job_id="a", max_points=1), "max_points"),
+        ("ListFindings", pb.ListFindingsRequest(), "job_id"),
+        ("ListFindings", pb.ListFindingsRequest(job_id="a", page_size=1001), "page_size"),
+        ("ListFindings", pb.ListFindingsRequest(job_id="a", page_token="?"), "page_token"),
         ("ListWorkers", pb.ListWorkersRequest(page_size=2000), "page_size"),
     ],
 )
@@ -126,7 +129,7 @@ def test_a_malformed_request_is_refused_with_its_field(
     assert refused.message.startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("method", ["GetJob", "CancelJob", "ListJobEvents", "GetJobHistory"])
+@pytest.mark.parametrize("method", ["GetJob", "CancelJob", "ListJobEvents", "GetJobHistory", "ListFindings"])
 def test_a_job_that_is_none_is_not_found(service: Service, refusal: Refused, method: str) -> None:
     request = getattr(pb, f"{method}Request")(job_id="nobody")
     refused = refusal(lambda: getattr(service.training, method)(request))
@@ -134,7 +137,7 @@ def test_a_job_that_is_none_is_not_found(service: Service, refusal: Refused, met
     assert refused.metadata == {"job_id": "nobody"}
 
 
-@pytest.mark.parametrize("method", ["PauseJob", "ResumeJob", "ListFindings"])
+@pytest.mark.parametrize("method", ["PauseJob", "ResumeJob"])
 def test_a_method_of_a_later_version_says_so(service: Service, refusal: Refused, method: str) -> None:
     refused = refusal(lambda: getattr(service.training, method)(getattr(pb, f"{method}Request")(job_id="a")))
     assert (refused.code, refused.reason) == (CODE.UNIMPLEMENTED, "NOT_SUPPORTED_YET")
