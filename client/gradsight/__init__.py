@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         NotFound,
         NotSupportedYet,
         RequestIdReused,
+        RequirementNotMet,
         ServiceUnreachable,
         StateTransitionRefused,
         StorageFull,
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     )
     from gradsight._reasons import Reason
     from gradsight._records import Artifact, Recipe, RecipeOption, Record, Series, ServerInfo, Worker
+    from gradsight._requirements import Requirement, RequirementOutcome, RequirementResult
     from gradsight._retry import Patience
     from gradsight._spec import JobOptions, JobSpec, load_spec
 
@@ -135,6 +137,7 @@ _MODULES = (
     "_insight",
     "_measurements",
     "_events",
+    "_requirements",
     "_export",
     "_spec",
     "_job",
@@ -225,6 +228,10 @@ __all__ = [
     "Report",
     "ReportFormat",
     "RequestIdReused",
+    "Requirement",
+    "RequirementNotMet",
+    "RequirementOutcome",
+    "RequirementResult",
     "RunVerdict",
     "Series",
     "ServerInfo",

@@ -12,6 +12,7 @@ from gradsight._events import FeedEvent, JobEvent
 from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
+from gradsight._requirements import Required
 from gradsight._retry import Patience
 from gradsight._spec import JobOptions, JobSpec
 from gradsight._watch import OnGap
@@ -214,9 +215,13 @@ class JobHandle:
         """Yields the events that exist now, fetching page after page, and does not wait for more."""
         return self._iterate(_operations.list_events(self.job_id, self._patience, after=after, kinds=kinds))
 
-    def wait(self, timeout: float | None = None) -> Job:
-        """Returns the job once it has ended, well or not. Raises WaitTimeout after `timeout` seconds; it goes on."""
-        return self._run(_operations.wait(self.job_id, self._patience, timeout=timeout))
+    def wait(self, timeout: float | None = None, *, require: Required = ()) -> Job:
+        """Returns the job once it has ended, well or not. Raises WaitTimeout after `timeout` seconds; it goes on.
+
+        With `require`, `"no-regression"` say, returns only a job that succeeded and meets all of it: raises
+        RequirementNotMet otherwise, JobFailed or JobCancelled without a result.
+        """
+        return self._run(_operations.wait(self.job_id, self._patience, timeout=timeout, require=require))
 
     def result(self, timeout: float | None = None) -> JobResult:
         """Waits for the job and returns what it brought home.

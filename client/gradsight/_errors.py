@@ -29,6 +29,7 @@
     ├── JobEnded
     │   ├── JobFailed                the job failed; `error` says why and whose fault it is
     │   └── JobCancelled
+    ├── RequirementNotMet            the job succeeded, its result is not what was required; `results` says why
     ├── WaitTimeout                  the wait was over before the job was; the job goes on
     ├── WatchGap                     events are missing from a watch
     └── MissingExtra                 a part of gradsight that is not installed is needed (also an ImportError)
@@ -45,6 +46,7 @@ from gradsight._reasons import Reason
 if TYPE_CHECKING:
     from gradsight._events import JobError
     from gradsight._job import Job
+    from gradsight._requirements import RequirementResult
 
 
 class GradsightError(Exception):
@@ -202,6 +204,15 @@ class JobFailed(JobEnded):
 
 class JobCancelled(JobEnded):
     """The job was cancelled."""
+
+
+class RequirementNotMet(GradsightError):
+    """The job succeeded, and what was required of its result is not met; `results` has one sentence per requirement."""
+
+    def __init__(self, message: str, job: "Job", results: "Sequence[RequirementResult]") -> None:
+        super().__init__(message)
+        self.job = job
+        self.results = tuple(results)
 
 
 class WaitTimeout(GradsightError):

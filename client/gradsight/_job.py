@@ -8,6 +8,7 @@ from gradsight._events import JobError
 from gradsight._insight import Comparison, FindingCount, RunVerdict, UpdateEfficacy
 from gradsight._measurements import EvaluationCompleted, Layer, Probe
 from gradsight._records import Artifact, Record
+from gradsight._requirements import Required, RequirementResult, requirements
 from gradsight._spec import JobSpec
 
 
@@ -57,6 +58,10 @@ class Job(Record):
     def name(self) -> str:
         """Name of the job, stable over the weeks and not unique."""
         return str(self.spec.get("name", ""))
+
+    def check(self, require: Required) -> tuple[RequirementResult, ...]:
+        """Returns what becomes of each requirement on the result; see `Requirement.parse` for what may be said."""
+        return tuple(each.check(self) for each in requirements(require))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,11 @@ from pathlib import Path
 from gradsight import _convert, _transfer
 from gradsight._effects import Compute, Emit, Operation
 from gradsight._enums import ArtifactKind, JobState, ReportFormat
-from gradsight._errors import (
-    InvalidRequest,
-    JobCancelled,
-    JobFailed,
-)
+from gradsight._errors import InvalidRequest, JobCancelled, JobFailed, RequirementNotMet
 from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
+from gradsight._requirements import Required, requirements
 from gradsight._retry import Patience, call, call_patiently
 from gradsight._spec import JobSpec
 from gradsight._spec_files import upload_files
@@ -114,11 +111,24 @@ def list_events(job_id: str, patience: Patience, *, after: int, kinds: Sequence[
         request.after_sequence = page.next_sequence
 
 
-def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[Job]:
+def wait(job_id: str, patience: Patience, *, timeout: float | None, require: Required = ()) -> Operation[Job]:
     """Returns the job once it has ended. Raises WaitTimeout after `timeout` seconds; the job goes on.
 
-    A service that answered once is waited for as long as a watch waits for it.
+    With `require`, raises RequirementNotMet unless all of it is met, and JobFailed or JobCancelled without a result.
     """
+    wanted = requirements(require)
+    job = yield from _until_done(job_id, patience, timeout)
+    if not wanted:
+        return job
+    results = _succeeded(job).check(wanted)
+    unmet = [result.sentence for result in results if not result.met]
+    if unmet:
+        raise RequirementNotMet(f"job {job_id} succeeded, but {'; '.join(unmet)}", job, results)
+    return job
+
+
+def _until_done(job_id: str, patience: Patience, timeout: float | None) -> Operation[Job]:
+    """Waits; a service that answered once is waited for as long as a watch waits for it."""
     job = yield from get_job(job_id, patience)
     if job.done:
         return job
@@ -131,11 +141,7 @@ def wait(job_id: str, patience: Patience, *, timeout: float | None) -> Operation
 
 def result(job_id: str, patience: Patience, *, timeout: float | None) -> Operation[JobResult]:
     """Waits for the job and returns what it brought home. Raises JobFailed or JobCancelled when that is nothing."""
-    job = yield from wait(job_id, patience, timeout=timeout)
-    if job.state is JobState.FAILED:
-        raise failure(job)
-    if job.state is JobState.CANCELLED:
-        raise JobCancelled(f"job {job_id} was cancelled", job)
+    job = _succeeded((yield from _until_done(job_id, patience, timeout)))
     return JobResult(
         job_id=job_id,
         files=job.result,
@@ -143,6 +149,15 @@ def result(job_id: str, patience: Patience, *, timeout: float | None) -> Operati
         test=job.summary.test if job.summary else None,
         baseline_test=job.summary.baseline_test if job.summary else None,
     )
+
+
+def _succeeded(job: Job) -> Job:
+    """Returns the job. Raises JobFailed or JobCancelled when it ended without a result."""
+    if job.state is JobState.FAILED:
+        raise failure(job)
+    if job.state is JobState.CANCELLED:
+        raise JobCancelled(f"job {job.job_id} was cancelled", job)
+    return job
 
 
 def failure(job: Job) -> JobFailed:

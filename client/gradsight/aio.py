@@ -14,6 +14,7 @@ from gradsight._events import FeedEvent, JobEvent
 from gradsight._insight import Finding, JobComparison, Report
 from gradsight._job import Job, JobResult
 from gradsight._records import Artifact, Recipe, Series, ServerInfo, Worker
+from gradsight._requirements import Required
 from gradsight._retry import Patience
 from gradsight._spec import JobOptions, JobSpec
 from gradsight._watch import OnGap
@@ -187,9 +188,11 @@ class JobHandle:
             _operations.list_events(self.job_id, self._patience, after=after, kinds=kinds)
         )
 
-    async def wait(self, timeout: float | None = None) -> Job:  # noqa: ASYNC109 (the service is told, too)
-        """Returns the job once it has ended, well or not."""
-        return await self._driver.run(_operations.wait(self.job_id, self._patience, timeout=timeout))
+    async def wait(self, timeout: float | None = None, *, require: Required = ()) -> Job:  # noqa: ASYNC109 (the service is told, too)
+        """Returns the job once it has ended, well or not; with `require`, only if its result meets all of it."""
+        return await self._driver.run(
+            _operations.wait(self.job_id, self._patience, timeout=timeout, require=require)
+        )
 
     async def result(self, timeout: float | None = None) -> JobResult:  # noqa: ASYNC109
         """Waits for the job and returns what it brought home."""
