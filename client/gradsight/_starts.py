@@ -1,13 +1,12 @@
 """What a job that begins with an earlier one may say otherwise: one rule for service and checkpoints."""
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
-
 from gradsight._objectives import target_kind
+from gradsight._spec_differences import FieldDifference, differences
 from gradsight.v1 import spec_pb2
 
 FREE_IN_EXTENSION = frozenset(
@@ -49,13 +48,13 @@ def spec_difference(
 
     What stands at a path in `free`, or below it, may differ.
     """
-    return next(_differences(spec, earlier, "", free), None)
+    return next(map(_as_text, differences(spec, earlier, free=free)), None)
 
 
 def weights_difference(spec: spec_pb2.JobSpec, earlier: spec_pb2.JobSpec) -> Difference | None:
     """Why a job cannot begin with the weights of the earlier one: another model, inputs or kind of target."""
-    if found := next(_differences(spec.model, earlier.model, "model", _FREE_IN_WEIGHTS), None):
-        return found
+    if found := next(differences(spec.model, earlier.model, "model", _FREE_IN_WEIGHTS), None):
+        return _as_text(found)
     inputs, earlier_inputs = spec.data.input_columns, earlier.data.input_columns
     if inputs and earlier_inputs and inputs != earlier_inputs:
         return Difference(
@@ -68,43 +67,15 @@ def weights_difference(spec: spec_pb2.JobSpec, earlier: spec_pb2.JobSpec) -> Dif
     return None
 
 
-def _differences(message: Message, earlier: Message, path: str, free: Set[str]) -> Iterator[Difference]:
-    other_choices = set(_choices(message, earlier))
-    for field in message.DESCRIPTOR.fields:
-        where = f"{path}.{field.name}" if path else field.name
-        if where in free:
-            continue
-        choice = field.containing_oneof.name if field.containing_oneof else ""
-        if choice in other_choices:
-            other_choices.remove(choice)
-            ours, theirs = message.WhichOneof(choice), earlier.WhichOneof(choice)
-            yield Difference(path=path, value=ours or "nothing", earlier=theirs or "nothing")
-        elif field.message_type and not field.is_repeated:
-            yield from _differences(getattr(message, field.name), getattr(earlier, field.name), where, free)
-        elif (value := _value(message, field)) != (other := _value(earlier, field)):
-            yield Difference(path=where, value=_shown(value), earlier=_shown(other))
+def _as_text(found: FieldDifference) -> Difference:
+    """A difference for a message; of a choice only the name counts."""
+    if found.is_choice:
+        return Difference(path=found.path, value=_name(found.value), earlier=_name(found.earlier))
+    return Difference(path=found.path, value=_shown(found.value), earlier=_shown(found.earlier))
 
 
-def _choices(message: Message, earlier: Message) -> Iterator[str]:
-    """The choices of a message that were made in another way; `optional` scalars count as none."""
-    for oneof in message.DESCRIPTOR.oneofs:
-        members = message.WhichOneof(oneof.name), earlier.WhichOneof(oneof.name)
-        if not oneof.name.startswith("_") and members[0] != members[1]:
-            yield oneof.name
-
-
-def _value(message: Message, field: Any) -> Any:
-    """Value of a scalar, list or map; None where it is not said."""
-    if field.is_repeated:
-        value = getattr(message, field.name)
-        return dict(value) if field.message_type else list(value)
-    if field.has_presence and not message.HasField(field.name):
-        return None
-    value = getattr(message, field.name)
-    if field.enum_type and value in field.enum_type.values_by_number:
-        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-        return field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
-    return value
+def _name(chosen: dict[str, Any] | None) -> str:
+    return "nothing" if chosen is None else next(iter(chosen))
 
 
 def _shown(value: Any) -> str:

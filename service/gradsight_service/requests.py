@@ -21,16 +21,16 @@ _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,128}")
 _UPLOAD_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
-def job_ref(tenant: str, job_id: str) -> JobRef:
-    """The job that a request names.
+def job_ref(tenant: str, job_id: str, path: str = "job_id") -> JobRef:
+    """The job that a request names in the field `path`.
 
     Raises:
         CallError: The id is missing or cannot be one. So it is for every function here.
     """
     if not job_id:
-        raise invalid_request("job_id", "required: name the job")
+        raise invalid_request(path, "required: name the job")
     if problem := JOB_ID.problem(job_id):
-        raise invalid_request("job_id", problem)
+        raise invalid_request(path, problem)
     return JobRef(tenant, job_id)
 
 

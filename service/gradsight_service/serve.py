@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 
 from gradsight_service.artifact_servicer import ArtifactServicer
 from gradsight_service.calls import CallFigures, CallInterceptor
+from gradsight_service.comparisons import Comparisons
 from gradsight_service.dispatcher import Dispatcher
 from gradsight_service.feed_hub import FeedHub
 from gradsight_service.hub import Hub, HubSettings
@@ -107,6 +108,7 @@ class _Service:
             store=store,
             artifacts=artifacts,
             references=References(store, artifacts),
+            comparisons=Comparisons(store, artifacts),
             hub=self.hub,
             feed=self.feed,
             dispatcher=self.dispatcher,

@@ -15,6 +15,7 @@ from gradsight.v1 import training_service_pb2 as pb
 from gradsight_service import requests
 from gradsight_service.artifact_servicer import MAX_CHUNK_BYTES, MAX_UPLOAD_BYTES
 from gradsight_service.calls import Context
+from gradsight_service.comparisons import Comparisons
 from gradsight_service.defaults import ARCHITECTURES, OBJECTIVES, OPTIMIZERS, SCHEDULES, with_defaults
 from gradsight_service.dispatcher import Dispatcher
 from gradsight_service.errors import CallError, draining, invalid_request, refuse
@@ -51,6 +52,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     store: StoreAccess
     artifacts: Artifacts
     references: References
+    comparisons: Comparisons
     hub: Hub
     feed: FeedHub
     dispatcher: Dispatcher
@@ -139,8 +141,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         return pb.ListFindingsResponse(findings=page.findings, next_page_token=page.next_page_token)
 
     async def CompareJobs(self, request: pb.CompareJobsRequest, context: Context) -> pb.CompareJobsResponse:
-        """Not supported yet."""
-        raise _not_supported_yet("CompareJobs")
+        """Compare two jobs on the test rows that both answered."""
+        return await self.comparisons.compare(TENANT, request, context)
 
     async def GetJobReport(
         self, request: pb.GetJobReportRequest, context: Context

@@ -178,9 +178,12 @@ class FakeAttempt:
         )
         self._store.run(attempts.release(self.ref, self.term, error=drained, operation_id=new_operation_id()))
 
-    def finish(self, state: int) -> None:
-        """End the job."""
-        self._store.run(attempts.finish(self.ref, self.term, state=state, operation_id=new_operation_id()))
+    def finish(self, state: int, *result: artifact_pb2.Artifact) -> None:
+        """End the job with these files."""
+        operation = attempts.finish(
+            self.ref, self.term, state=state, result=result, operation_id=new_operation_id()
+        )
+        self._store.run(operation)
 
 
 ServiceStarter = Callable[..., Service]

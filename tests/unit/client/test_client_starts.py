@@ -48,7 +48,7 @@ def test_a_spec_does_not_differ_from_itself() -> None:
         ("optimizer { sgd {} }", "optimizer: got sgd, the earlier job has adamw"),
         (
             "compute { precision: PRECISION_BFLOAT16 }",
-            'compute.precision: got "bfloat16", the earlier job has "unspecified"',
+            'compute.precision: got "bfloat16", the earlier job has nothing',
         ),
         (
             'evaluation { category_impacts { key: "refunds" value: 1 } }',
