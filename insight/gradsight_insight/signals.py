@@ -96,6 +96,8 @@ class RunFacts:
     """True: the loss weighs classes."""
     class_names: tuple[str, ...] = ()
     """Names of the classes, as `class_counts` counts them; empty where answers are no classes."""
+    highest_learning_rate: float = 0.0
+    """Of the whole schedule, in its first group; 0: unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

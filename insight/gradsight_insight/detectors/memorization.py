@@ -1,0 +1,168 @@
+"""The training rows are learnt by heart and say nothing about any others (FM-17)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gradsight_insight.held_out import newest
+from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
+from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
+from gradsight_insight.wording import figure, listed, percent
+
+CHANCE_SHARE = 0.6
+"""Share of the prior's error from which held-out error counts as near chance, where nothing else is said."""
+
+MEMORIZATION = FindingKind(
+    code="FM-17",
+    name="memorization",
+    title="Memorization",
+    severity="critical",
+    you_see=(
+        "The training loss falls, perhaps to zero, and held-out rows cost more than if the model had ignored the "
+        "inputs. Held-out error stays near that of always giving the commonest answer."
+    ),
+    mechanism=(
+        "A network with enough weights can learn any table by heart, also one whose targets were dealt at random: it "
+        "finds in each row something that tells it apart from all others and ties the target to that. If inputs and "
+        "targets belong together, there is something shared to be learnt first, and held-out rows profit from it. If "
+        "they do not (labels shuffled, joined to the wrong rows, features in an order that changes from row to row), "
+        "there is only the table. On new rows the model is then sure of answers that are right no more often than by "
+        "chance, and being sure and wrong costs more than not knowing."
+    ),
+    rule=(
+        "At `confirmations` evaluations in a row: held-out loss above `held_out_share` × the loss of no model, "
+        "training loss below `training_share` × it, and held-out error above `chance_share` × the error of always "
+        "giving the commonest answer. For numbers the two losses decide alone."
+    ),
+    look_alikes=(
+        "Over-confidence (FM-16): held-out loss is high, too, but held-out error is far below chance.",
+        "Overfitting (FM-15): held-out error first falls, then rises; here it never gets far from chance.",
+        "A validation set from another source, or with labels of its own order: evaluate on rows taken from train "
+        "instead. If they are answered well, it is the validation set.",
+        "Very few training rows: with 40 rows almost every task looks like this.",
+    ),
+    actions=(
+        "Look at twenty training rows, inputs beside targets: does a person see why?",
+        "Check how targets came to their rows: joins, sort orders, files read in another order, a shuffled column.",
+        "Check that each input column means the same in every row, and in the same order.",
+        "Look at the suspect rows, those of highest loss: labels that are plainly wrong show there first.",
+        "If only part of the labels is wrong, clean that part; a smaller model or stronger weight decay learns less "
+        "of it.",
+    ),
+    gradsight_does=(
+        "Under ADVISE and REPAIR it reports the finding; no repair of the updates helps against data that do not "
+        "belong together. Under STOP the run ends."
+    ),
+    sources=(
+        "Zhang et al., Understanding deep learning requires rethinking generalization, arXiv 1611.03530",
+        "TheDeepChecker, arXiv 2204.00694 (corrupted-label probe)",
+    ),
+    thresholds={
+        "held_out_share": Threshold(
+            default=1.1,
+            low=0.5,
+            high=10.0,
+            meaning="Held-out loss as a share of the loss of no model, at least.",
+        ),
+        "training_share": Threshold(
+            default=0.9,
+            low=0.1,
+            high=1.0,
+            meaning="Training loss as a share of the loss of no model, at most.",
+        ),
+        "chance_share": Threshold(
+            default=CHANCE_SHARE,
+            low=0.1,
+            high=1.0,
+            meaning="Held-out error as a share of the error of the commonest answer, at least.",
+        ),
+        "confirmations": Threshold(
+            default=3, low=1, high=50, meaning="Evaluations in a row at which it must hold before it is said."
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """FM-17."""
+
+    kinds: Sequence[FindingKind] = (MEMORIZATION,)
+
+    def __call__(
+        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
+    ) -> Sequence[Observation]:
+        """At most one, of the run."""
+        facts, limits = signals.facts, thresholds[MEMORIZATION.name]
+        evaluations = newest(signals, int(limits["confirmations"]))
+        if not evaluations or not all(
+            _learnt_by_heart(facts, evaluation, limits) for evaluation in evaluations
+        ):
+            return ()
+        now = evaluations[-1]
+        number = partial(Number, first_step=evaluations[0].step, last_step=now.step)
+        evidence = [
+            number(
+                name="held_out_loss_over_prior",
+                observed=now.loss / facts.prior_loss,
+                threshold=limits["held_out_share"],
+            ),
+            number(
+                name="training_loss_over_prior",
+                observed=now.train_loss / facts.prior_loss,
+                threshold=limits["training_share"],
+            ),
+        ]
+        if now.error_ratio is not None and facts.prior_error_ratio:
+            share = now.error_ratio / facts.prior_error_ratio
+            evidence.append(
+                number(name="held_out_error_over_prior", observed=share, threshold=limits["chance_share"])
+            )
+        return (
+            Observation(
+                kind=MEMORIZATION.name,
+                first_step=evaluations[0].step,
+                last_step=now.step,
+                evidence=tuple(evidence),
+                confidence=0.9,
+                explanation=_said(facts, now),
+            ),
+        )
+
+
+def near_chance(facts: RunFacts, evaluation: EvaluationSignals, share: float = CHANCE_SHARE) -> bool:
+    """Whether held-out error is not far from that of always giving the commonest answer; False without errors."""
+    if evaluation.error_ratio is None or facts.prior_error_ratio is None:
+        return False
+    return evaluation.error_ratio > share * facts.prior_error_ratio
+
+
+def _learnt_by_heart(facts: RunFacts, evaluation: EvaluationSignals, limits: Mapping[str, float]) -> bool:
+    prior = facts.prior_loss
+    if not (math.isfinite(prior) and prior > 0 and math.isfinite(evaluation.train_loss)):
+        return False
+    apart = (
+        evaluation.loss > limits["held_out_share"] * prior
+        and evaluation.train_loss < limits["training_share"] * prior
+    )
+    return apart and (
+        evaluation.error_ratio is None or near_chance(facts, evaluation, limits["chance_share"])
+    )
+
+
+def _said(facts: RunFacts, now: EvaluationSignals) -> str:
+    names = listed([entry.name for entry in facts.inputs])
+    inputs = f"the inputs ({names})" if names else "the inputs"
+    error = (
+        f" Held-out error is {percent(now.error_ratio)}; always giving the commonest answer would err in "
+        f"{percent(facts.prior_error_ratio)}."
+        if now.error_ratio is not None and facts.prior_error_ratio is not None
+        else ""
+    )
+    return (
+        f"The training loss fell to {figure(now.train_loss)}, but held-out rows cost {figure(now.loss)}, more than "
+        f"the {figure(facts.prior_loss)} of ignoring {inputs} altogether.{error} What the model learns of the "
+        "training rows does not carry over to others: it learns them by heart. Look at the data first: targets "
+        f"joined to the wrong rows, labels dealt out anew, or {inputs} in an order that changes from row to row."
+    )

@@ -1,0 +1,72 @@
+"""Evaluations on validation side by side: the newest in a row, each paired row by row with the best one.
+
+A figure that is looked at again and again crosses any line once by chance. So a detector asks for the same answer at
+several evaluations in a row, and finds them here.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gradsight_insight.signals import EvaluationSignals, HeldOutRows, RunFacts, Signals
+from gradsight_insight.statistics import mcnemar_z, paired_z
+
+
+class Paired(NamedTuple):
+    """An evaluation against an earlier one on the same rows."""
+
+    evaluation: EvaluationSignals
+    error_z: float | None
+    """Errors, McNemar; below 0 is better. None where answers are not right or wrong."""
+    loss_z: float
+    """Losses, paired; below 0 is better."""
+
+    @property
+    def worth(self) -> float:
+        """What the objective is about: z of the errors where there are any, else of the losses."""
+        return self.loss_z if self.error_z is None else self.error_z
+
+
+def newest(signals: Signals, count: int) -> tuple[EvaluationSignals, ...]:
+    """The newest evaluations, oldest first; empty when there are not as many."""
+    return signals.evaluations[-count:] if 0 < count <= len(signals.evaluations) else ()
+
+
+def paired(old: EvaluationSignals, new: EvaluationSignals) -> Paired | None:
+    """New against old; None when either is without its rows, or the rows are not the same."""
+    before, after = old.rows, new.rows
+    if before is None or after is None or len(before.losses) != len(after.losses) or not len(before.losses):
+        return None
+    return Paired(new, _error_z(before, after), paired_z(before.losses, after.losses))
+
+
+def against_best(signals: Signals, count: int) -> tuple[Paired, ...]:
+    """The newest evaluations, each against the best one; empty unless all of them came after it and have rows."""
+    best, evaluations = signals.kept, newest(signals, count)
+    if best is None or not evaluations or evaluations[0].step <= best.step:
+        return ()
+    pairs = [pair for evaluation in evaluations if (pair := paired(best, evaluation)) is not None]
+    return tuple(pairs) if len(pairs) == count else ()
+
+
+def prior_z(facts: RunFacts, evaluation: EvaluationSignals) -> float | None:
+    """How much better than no model: error, else loss, less that of the prior, in standard errors; below 0 is better.
+
+    None when there is nothing to compare with.
+    """
+    if evaluation.error_ratio is not None and facts.prior_error_ratio is not None and evaluation.examples > 0:
+        error, prior = evaluation.error_ratio, facts.prior_error_ratio
+        # The wider of both, and never 0, so that no errors in few rows are no proof.
+        spread = max(error * (1 - error), prior * (1 - prior), 1 / evaluation.examples)
+        return (error - prior) / math.sqrt(spread / evaluation.examples)
+    rows = evaluation.rows
+    if rows is None or not math.isfinite(facts.prior_loss):
+        return None
+    return paired_z(np.full(len(rows.losses), facts.prior_loss), rows.losses)
+
+
+def _error_z(before: HeldOutRows, after: HeldOutRows) -> float | None:
+    if before.wrong is None or after.wrong is None or len(before.wrong) != len(after.wrong):
+        return None
+    return mcnemar_z(before.wrong, after.wrong)
