@@ -3,10 +3,11 @@
 The wording of each limit is that of the field's comment in `spec.proto`; a test holds the two together.
 """
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from gradsight._reasons import Reason
-from gradsight.v1 import spec_pb2
 from gradsight_service.errors import Violation
 
 
@@ -231,14 +231,12 @@ LIMITS: Mapping[str, Limit] = {
 NOT_SUPPORTED_YET: frozenset[str] = frozenset({"DataSource.uri"})
 """Fields that the contract declares for later versions."""
 
-NOT_SUPPORTED_YET_VALUES: Mapping[str, frozenset[int]] = {
-    "MonitoringPolicy": frozenset({spec_pb2.MONITORING_POLICY_REPAIR, spec_pb2.MONITORING_POLICY_STOP}),
-}
-"""Enum values that the contract declares for later versions."""
-
 
 def limit_violations(message: Message, path: str = "") -> Iterator[Violation]:
-    """Every set field of the message, and of those within, that breaks its limit. Depth is that of the contract."""
+    """Every set field of the message, and of those within, that breaks its limit. Depth is that of the contract.
+
+    Maps to messages are not looked into: who knows their keys has rules of its own.
+    """
     kind = message.DESCRIPTOR.name
     for descriptor, value in message.ListFields():
         where = f"{path}.{descriptor.name}" if path else descriptor.name
@@ -249,7 +247,7 @@ def limit_violations(message: Message, path: str = "") -> Iterator[Violation]:
             yield from _violations_of(limit, where, value)
         elif enum := descriptor.enum_type:
             yield from _enum_violations(enum, where, value)
-        elif descriptor.message_type is not None:
+        elif descriptor.message_type is not None and not descriptor.is_repeated:
             yield from limit_violations(value, where)
 
 
@@ -265,6 +263,14 @@ def not_supported(path: str, supported: str) -> Violation:
 def shown(value: str) -> str:
     """User text as it may stand in a message: quoted, escaped, at most 80 characters."""
     return json.dumps(value if len(value) <= 80 else value[:79] + "…")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by a name that is none, or else what there is."""
+    if close := difflib.get_close_matches(name, known[:4096], n=1):
+        return f"nearest is {shown(close[0])}"
+    first = ", ".join(shown(one) for one in known[:5])
+    return f"allowed {first}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
 
 
 def _violations_of(limit: Limit, path: str, value: Any) -> Iterator[Violation]:
@@ -290,14 +296,9 @@ def _item_violations(limit: Items, path: str, value: Any) -> Iterator[Violation]
 
 
 def _enum_violations(enum: EnumDescriptor, path: str, value: int) -> Iterator[Violation]:
-    later = NOT_SUPPORTED_YET_VALUES.get(enum.name, frozenset())
     prefix = next(iter(enum.values)).name.removesuffix("UNSPECIFIED")
-    supported = [
-        known.name.removeprefix(prefix).lower() for known in enum.values if known.number not in later | {0}
-    ]
-    if value in later:
-        yield not_supported(path, ", ".join(supported))
-    elif value not in enum.values_by_number:
+    supported = [known.name.removeprefix(prefix).lower() for known in enum.values if known.number]
+    if value not in enum.values_by_number:
         yield Violation(path=path, message=f"got {value}, allowed {', '.join(supported)}")
 
 

@@ -1,7 +1,6 @@
 """What a spec refers to: its files and what they hold, its recipe, earlier jobs. Looked up at Create."""
 
 import asyncio
-import difflib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from gradsight_service.calls import Context
 from gradsight_service.defaults import MODELS, TOKENS_COLUMN, input_column, model_of, objective_of
 from gradsight_service.errors import Violation
 from gradsight_service.headers import Header, read_header
-from gradsight_service.limits import DIGEST, JOB_ID, shown
+from gradsight_service.limits import DIGEST, JOB_ID, nearest, shown
 from gradsight_service.programs import (
     GraphFacts,
     WeightFacts,
@@ -203,7 +202,7 @@ def column_violations(spec: spec_pb2.JobSpec, headers: Mapping[str, Header]) -> 
         lacking = [split for split, known in columns.items() if column and column not in known]
         if lacking:
             where = " and ".join(lacking)
-            hint = _nearest(column, columns[lacking[0]])
+            hint = nearest(column, columns[lacking[0]])
             yield Violation(path=path, message=f"got {shown(column)}, no column of {where}, {hint}")
     if not by_default and not data.input_columns and "train" in columns:
         used = {data.target_column, data.id_column, data.category_column}
@@ -217,13 +216,6 @@ def _whole(spec: spec_pb2.JobSpec, source: spec_pb2.DataSource) -> tuple[str, ..
     """To a language model an array of tokens is one column, whatever its width."""
     is_tokens = objective_of(spec) == "causal_language_model" and source.format == spec_pb2.DATA_FORMAT_NPY
     return (TOKENS_COLUMN,) if is_tokens else ()
-
-
-def _nearest(column: str, known: tuple[str, ...]) -> str:
-    if close := difflib.get_close_matches(column, known[:4096], n=1):
-        return f"nearest is {shown(close[0])}"
-    first = ", ".join(shown(name) for name in known[:5])
-    return f"allowed {first}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
 
 
 def _jobs_of(spec: spec_pb2.JobSpec) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from gradsight.v1 import spec_pb2
 from gradsight_service.defaults import ARCHITECTURES, MODELS, model_of, objective_of
 from gradsight_service.errors import Violation
 from gradsight_service.limits import limit_violations, not_supported, shown
+from gradsight_service.monitoring import monitoring_violations
 
 SPLITS = ("train", "validation", "test")
 
@@ -188,6 +189,10 @@ def _evaluation(spec: spec_pb2.JobSpec) -> Iterator[Violation]:
         )
 
 
+def _monitoring(spec: spec_pb2.JobSpec) -> Iterator[Violation]:
+    return monitoring_violations(spec.monitoring)
+
+
 def _compute(spec: spec_pb2.JobSpec) -> Iterator[Violation]:
     cuda = spec.resources.device_class == spec_pb2.DEVICE_CLASS_CUDA
     if spec.compute.precision == spec_pb2.PRECISION_FLOAT16 and not cuda:
@@ -218,6 +223,7 @@ _RULES: tuple[Callable[[spec_pb2.JobSpec], Iterator[Violation]], ...] = (
     _optimizer,
     _schedule,
     _evaluation,
+    _monitoring,
     _compute,
     _resources,
 )

@@ -179,6 +179,16 @@ def test_a_required_field_is_named(spec: str, path: str, allowed: str) -> None:
             "compute.precision",
             "got float16, allowed with resources.device_class cuda only",
         ),
+        (
+            "monitoring { policy: MONITORING_POLICY_STOP allow_recipe_changes: true }",
+            "monitoring.allow_recipe_changes",
+            "got true without the policy repair, allowed with it only",
+        ),
+        (
+            'monitoring { detectors { key: "overfittng" value {} } }',
+            'monitoring.detectors["overfittng"]',
+            'got "overfittng", no kind of finding',
+        ),
     ],
 )
 def test_a_forbidden_combination_is_named(part: str, path: str, message: str) -> None:
@@ -206,7 +216,7 @@ def test_a_forbidden_combination_is_named(part: str, path: str, message: str) ->
             "got 99, allowed csv, jsonl, parquet, npy, safetensors, tar",
         ),
         ("compute { precision: 7 }", "compute.precision", "got 7, allowed float32, bfloat16, float16"),
-        ("monitoring { policy: 8 }", "monitoring.policy", "got 8, allowed advise"),
+        ("monitoring { policy: 8 }", "monitoring.policy", "got 8, allowed advise, repair, stop"),
         ("resources { device_class: 5 }", "resources.device_class", "got 5, allowed cpu, cuda"),
     ],
 )
@@ -219,8 +229,6 @@ def test_an_unknown_enum_value_is_refused(part: str, path: str, message: str) ->
     ("part", "path", "supported"),
     [
         ('data { train { uri: "file:///etc/passwd" } }', "data.train.uri", "artifact"),
-        ("monitoring { policy: MONITORING_POLICY_REPAIR }", "monitoring.policy", "advise"),
-        ("monitoring { policy: MONITORING_POLICY_STOP }", "monitoring.policy", "advise"),
         ("resources { device_count: 2 }", "resources.device_count", "1 device"),
     ],
 )
@@ -244,6 +252,8 @@ def test_what_fits_together_is_allowed() -> None:
         "evaluation { patience: 100 interval_steps: 5 }",
         'start { weights_job_id: "a-1" }',
         "result { onnx: true }",
+        "monitoring { policy: MONITORING_POLICY_STOP }",
+        "monitoring { policy: MONITORING_POLICY_REPAIR allow_recipe_changes: true probe_interval_steps: 5 }",
     ):
         assert violations_of(SOUND, part) == []
 
