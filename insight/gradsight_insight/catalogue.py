@@ -4,9 +4,13 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
+from gradsight_insight.detectors.contracts import CONTRACTS
+from gradsight_insight.detectors.initialization import INITIALIZATION
+from gradsight_insight.detectors.nonfinite import NONFINITE
+from gradsight_insight.detectors.units import UNITS
 from gradsight_insight.kinds import Detector, FindingKind
 
-DETECTORS: Sequence[Detector] = ()
+DETECTORS: Sequence[Detector] = (CONTRACTS, NONFINITE, INITIALIZATION, UNITS)
 """In the order of `attribution.ORDER`."""
 
 KINDS: Mapping[str, FindingKind] = MappingProxyType(
