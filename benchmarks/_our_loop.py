@@ -1,5 +1,6 @@
 """Our loop as a job runs it: every part of it real, the channel drained by another process as the attempt does."""
 
+import math
 import multiprocessing
 import select
 import socket
@@ -14,6 +15,7 @@ from safetensors.torch import load
 from torch import nn
 
 from gradsight.v1 import spec_pb2
+from gradsight_insight.signals import RunFacts
 from gradsight_models import layers_of
 from gradsight_models.program import build_program, export_program
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
@@ -21,9 +23,11 @@ from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import ClassObjective
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.probes import Prober
+from gradsight_worker.training.run_facts import layer_facts
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
@@ -62,14 +66,17 @@ def job_loop(
     state.cadence.next_step += case.first_step
     prober = Prober(model, layers_of(model), parameters)
     channel = _drained_channel()
+    monitor = _monitor(case, model, prober, channel)
     telemetry = Telemetry(
         report=lambda event, droppable: channel.send_event(event, droppable=droppable),
         device=state.device,
         prober=prober,
         cadence=state.cadence,
         gains=state.gains,
+        noise=state.noise,
         watch=state.watch,
         training_seconds=0.0,
+        watcher=monitor.measured,
     )
     return TrainingLoop(
         state=state,
@@ -87,6 +94,7 @@ def job_loop(
         validation=_NeverDue(),  # type: ignore[arg-type]
         saver=saver(spec=spec, directory=directory, attempt=1, channel=channel),
         channel=channel,
+        monitor=monitor,
     )
 
 
@@ -111,6 +119,18 @@ class _ByTheClock(CheckpointSaver):
 
     def save(self, state: TrainingState) -> None:
         """Leave it."""
+
+
+def _monitor(case: Case, model: nn.Module, prober: Prober, channel: TrainerChannel) -> RunMonitor:
+    facts = RunFacts(
+        total_steps=1_000_000,
+        steps_per_epoch=100,
+        batch_size=case.batch_size,
+        answers="classes",
+        prior_loss=math.log(10),
+        layers=tuple(layer_facts(model, layers_of(model), prober.tap)),
+    )
+    return RunMonitor(facts, spec=spec_pb2.MonitoringSpec(), report=channel.send_event)
 
 
 def _spec(case: Case, interval_s: int) -> spec_pb2.JobSpec:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gradsight.graph import (
     parse_graph,
 )
 from gradsight_models.program.functions import function_of
-from gradsight_models.program.module import Part, Program
+from gradsight_models.program.module import Part, Program, Watched
 from gradsight_models.program.watching import outputs_of_modules
 from gradsight_models.program.weights import read_weights
 
@@ -57,15 +58,21 @@ def build_program(graph: Graph | bytes, weights: Mapping[str, Tensor] | Path | N
             _register(program, graph, parameter.name, value)
     for buffer in graph.buffers:
         _register(program, graph, buffer.name, tensors[buffer.name])
-    outputs = outputs_of_modules(graph)
+    outputs = outputs_of_modules(graph, graph.training)
     program.set_procedures(
         list(tensors),
         _procedure(graph, graph.training),
         _procedure(graph, graph.evaluation),
-        watched=_procedure(graph, graph.training, outputs),
-        watched_paths=list(outputs),
+        watch=partial(_watched, graph),
+        activations={path: output.activation for path, output in outputs.items()},
     )
     return program.train()
+
+
+def _watched(graph: Graph, training: bool) -> Watched:
+    procedure = graph.training if training else graph.evaluation
+    outputs = {path: output.reference for path, output in outputs_of_modules(graph, procedure).items()}
+    return _procedure(graph, procedure, outputs), list(outputs)
 
 
 def memory_format(name: str) -> torch.memory_format:

@@ -1,6 +1,7 @@
 """Where in a graph the user's modules give their outputs: what probes of activations look at."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from gradsight._graph_flow import references_in
 from gradsight._graph_operators import operators
@@ -15,23 +16,33 @@ _ACTIVATIONS = frozenset((
 # fmt: on
 
 
-def outputs_of_modules(graph: Graph) -> Mapping[str, Reference]:
+@dataclass(frozen=True)
+class Output:
+    """What a module gives."""
+
+    reference: Reference
+    activation: str | None
+    """The operator after the module's own that it has gone through, `relu` say."""
+
+
+def outputs_of_modules(graph: Graph, procedure: Procedure) -> Mapping[str, Output]:
     """The output of each module that owns parameters, by path: of its last operator, or of the activation after it.
 
     Modules whose operators torch did not mark, parametrizations say, have none; nor has the outermost.
     """
     owners = {p.name.rpartition(".")[0] for p in graph.parameters if not p.tied_to} - {""}
-    last = {node.module: node for node in graph.training.nodes if node.module in owners}
-    readers = _readers(graph.training)
-    return {path: _reference(_followed(node, readers)) for path, node in last.items()}
+    last = {node.module: node for node in procedure.nodes if node.module in owners}
+    readers = _readers(procedure)
+    return {path: _output(node, readers) for path, node in last.items()}
 
 
-def _followed(node: Node, readers: Mapping[str, list[Node]]) -> Node:
-    """The activation that alone reads a node, or the node."""
+def _output(node: Node, readers: Mapping[str, list[Node]]) -> Output:
+    """Of the activation that alone reads a node, or of the node."""
     reading = readers.get(node.name, [])
-    if len(reading) == 1 and operators()[reading[0].operator].family in _ACTIVATIONS:
-        return reading[0]
-    return node
+    family = operators()[reading[0].operator].family if len(reading) == 1 else ""
+    if family in _ACTIVATIONS:
+        return Output(_reference(reading[0]), family.removesuffix("_"))
+    return Output(_reference(node), None)
 
 
 def _readers(procedure: Procedure) -> dict[str, list[Node]]:

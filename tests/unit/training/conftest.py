@@ -1,5 +1,6 @@
 """What the tests of single steps share: a small model that trains as a job's would, without a job."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gradsight.v1 import event_pb2, spec_pb2
+from gradsight_insight.signals import RunFacts
 from gradsight_models import layers_of
 from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.loop import TrainingStep
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import ClassObjective, Objective
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.probes import Prober
+from gradsight_worker.training.run_facts import layer_facts
 from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import StepSlot, Telemetry
 
@@ -63,11 +67,25 @@ class Stepper:
                 "prober": self.prober,
                 "cadence": self.state.cadence,
                 "gains": self.state.gains,
+                "noise": self.state.noise,
                 "watch": self.state.watch,
                 "training_seconds": 0.0,
                 **changes,
             }
         )
+
+    def monitor(self, report: Callable[[event_pb2.JobEvent], None], **spec: Any) -> RunMonitor:
+        """A monitor of these steps."""
+        layers = layer_facts(self.model, layers_of(self.model), self.prober.tap)
+        facts = RunFacts(
+            total_steps=100,
+            steps_per_epoch=10,
+            batch_size=ROWS,
+            answers="classes",
+            prior_loss=math.log(3),
+            layers=tuple(layers),
+        )
+        return RunMonitor(facts, spec=spec_pb2.MonitoringSpec(**spec), report=report)
 
     def step(self, *, seed: int | None = None, poison: float | None = None, rows: int = ROWS) -> StepSlot:
         """One step on the batch of that seed; `poison` takes the place of one number."""

@@ -79,17 +79,20 @@ def loop_of(
     spec.checkpoint.interval.seconds = 1000
     torch.manual_seed(0)
     made = stepper(nn.Linear(7, 3), spec, total_steps=total_steps)
+    monitor = made.monitor(channel.send_event)
     return TrainingLoop(
         state=made.state,
         total_steps=total_steps,
         batches=Batches(made),  # type: ignore[arg-type]
         take_step=made.take_step,
         telemetry=made.telemetry(
-            report=lambda event, droppable: channel.send_event(event, droppable=droppable)
+            report=lambda event, droppable: channel.send_event(event, droppable=droppable),
+            watcher=monitor.measured,
         ),
         validation=Judge(figures),  # type: ignore[arg-type]
         saver=CheckpointSaver(spec=spec, directory=directory, attempt=1, channel=channel),
         channel=channel,
+        monitor=monitor,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.gain import GainWindow
 from gradsight_models import layers_of
+from gradsight_worker.training.cadence import ProbeCadence
 from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.loop import TrainingStep
@@ -18,7 +19,7 @@ from gradsight_worker.training.nonfinite import NonfiniteWatch
 from gradsight_worker.training.objectives import ClassObjective
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.precision import LossScale, Precision
-from gradsight_worker.training.probes import ProbeCadence, Prober
+from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.state import initial_state
 from gradsight_worker.training.telemetry import Telemetry
 
@@ -73,6 +74,7 @@ class Rig:
             prober=prober,
             cadence=self.state.cadence,
             gains=self.state.gains,
+            noise=self.state.noise,
             watch=self.state.watch,
             training_seconds=0.0,
             loss_unit=loss_unit,

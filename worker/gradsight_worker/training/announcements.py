@@ -9,15 +9,17 @@ import numpy.typing as npt
 from gradsight.v1 import event_pb2, state_pb2
 from gradsight_insight.categories import Categories
 from gradsight_insight.priors import Prior
+from gradsight_insight.signals import InputFacts
 from gradsight_models import Layer
 from gradsight_worker.training.data.remarks import column_remarks, imbalance_ratio
 from gradsight_worker.training.data.rows import TextColumn
+from gradsight_worker.training.input_facts import input_figures
 from gradsight_worker.training.preparation import Prepared
 
 _NAMES_SHOWN = 5
 
 
-def data_prepared(prepared: Prepared, prior: Prior) -> event_pb2.DataPrepared:
+def data_prepared(prepared: Prepared, prior: Prior, inputs: Sequence[InputFacts]) -> event_pb2.DataPrepared:
     """What there is to say about the rows."""
     splits = prepared.splits
     sides = (
@@ -36,6 +38,7 @@ def data_prepared(prepared: Prepared, prior: Prior) -> event_pb2.DataPrepared:
         prior_error_ratio=prior.error_ratio,
         prior_loss=prior.loss,
         column_remarks=column_remarks(splits, prepared.source.reads),
+        inputs=map(input_figures, inputs),
     )
 
 

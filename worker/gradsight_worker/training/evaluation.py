@@ -12,6 +12,7 @@ from gradsight_insight.evaluation import evaluate
 from gradsight_insight.measures import perplexity
 from gradsight_models.outputs import Outputs
 from gradsight_worker.training.answers import Answers, Autocast, HeldOut, answer
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.state import TrainingState
 
@@ -70,6 +71,8 @@ class Validation:
     total_steps: int
     epoch_of: Callable[[int], float]
     autocast: Autocast = nullcontext
+    monitor: RunMonitor | None = None
+    """Takes in every evaluation."""
 
     def due(self, step: int) -> bool:
         """Whether to evaluate after this step."""
@@ -80,8 +83,10 @@ class Validation:
         with state.answering():
             answers = answer(self.model, self.held_out, self.objective, self.outputs, self.autocast)
             event = evaluation_event(answers, self.held_out, step=state.step, epoch=self.epoch_of(state.step))
-            if state.kept.evaluation is None or _rank(event) < _rank(state.kept.evaluation):
-                event.kept = True
+            event.kept = state.kept.evaluation is None or _rank(event) < _rank(state.kept.evaluation)
+            if self.monitor is not None:
+                self.monitor.evaluated(event, answers)
+            if event.kept:
                 state.kept.keep(state.parameters, event)
         return event
 

@@ -19,6 +19,7 @@ from gradsight_worker.training.computing import refusal_of
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.memory import MicroBatches, shortage_of_memory
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.nonfinite import BufferGuard
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.probes import Prober
@@ -44,6 +45,7 @@ class TrainingLoop:
     validation: Validation
     saver: CheckpointSaver
     channel: TrainerChannel
+    monitor: RunMonitor
     compute: spec_pb2.ComputeSpec = field(default_factory=spec_pb2.ComputeSpec)
     stop_requested: bool = False
 
@@ -97,7 +99,8 @@ class TrainingLoop:
         self.telemetry.drain()
         with self.telemetry.paused(), ticking(self.channel, self.state.step):
             event = self.validation.evaluate(self.state)
-        self.channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
+            self.channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
+            self.monitor.look(self.state.step)
         self.state.schedule.observe(event.selection_figure)
         if self.state.patience.observe(event.selection_figure) and self.state.step < self.total_steps:
             self.state.stopped_early = True
@@ -113,6 +116,7 @@ class TrainingLoop:
         # Steps that are not reported by now would be missing after a resume from this state.
         self.telemetry.drain()
         self.state.training_seconds = self.telemetry.training_seconds
+        self.state.monitor = self.monitor.state()
         with self.telemetry.paused():
             self.saver.save(self.state)
 
@@ -167,7 +171,7 @@ class TrainingStep:
     ) -> None:
         """The same step, measured layer by layer around it. Failing measurements do not fail the step."""
         prober, result = self._prober, telemetry.probe_result()
-        telemetry.measure(prober.before_forward)
+        telemetry.measure(prober.before_forward, inputs, result)
         self.forward_backward(inputs, targets, slot)
         prober.after_forward()
         telemetry.measure(prober.after_backward, result, self._loss_scale and self._loss_scale.value)

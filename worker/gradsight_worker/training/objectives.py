@@ -81,6 +81,15 @@ class ClassObjective:
         )
         return (losses * self.weights[targets]).mean()
 
+    def constant_loss(self, counts: npt.NDArray[np.int64]) -> float:
+        """Mean loss over so many rows of each class of the constant answer with the lowest one."""
+        weights = np.ones(len(counts)) if self.weights is None else self.weights.double().cpu().numpy()
+        weighted = counts * weights / counts.sum()
+        smoothing = self.label_smoothing
+        expected = (1 - smoothing) * weighted + smoothing * weighted.sum() / len(counts)
+        shares = expected[expected > 0]
+        return float(-np.log(shares / shares.sum()) @ shares)
+
     def count(self, targets: Tensor) -> int:
         """Rows."""
         return len(targets)

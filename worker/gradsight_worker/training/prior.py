@@ -11,20 +11,26 @@ from gradsight_models.outputs import Outputs
 from gradsight_worker.training.answers import HeldOut, targets_of
 from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.errors import TrainingFailed
-from gradsight_worker.training.objectives import IGNORED, Objective
+from gradsight_worker.training.objectives import IGNORED, ClassObjective, Objective
 
 
-def prior(objective: Objective, outputs: Outputs, train: EncodedRows, held_out: HeldOut) -> Prior:
+def prior(
+    objective: Objective,
+    outputs: Outputs,
+    train: EncodedRows,
+    held_out: HeldOut,
+    counts: npt.NDArray[np.int64] | None = None,
+) -> Prior:
     """Cost on held-out rows of the same answer for every row, the best one by train.
 
     Classes and tokens: train's frequencies. Labels: each one's frequency. Numbers: train's mean or median, whichever
-    has the lower training loss.
+    has the lower training loss. `counts` are train's answers by class or token, where they are known already.
 
     Raises:
         TrainingFailed: No token of train, or of the held-out rows, counts.
     """
     if outputs.kind in ("classes", "tokens"):
-        counts = answer_counts(train, outputs)
+        counts = answer_counts(train, outputs) if counts is None else counts
         held_out_counts = answer_counts(held_out.encoded, outputs)
         _require_tokens(counts, state_pb2.SPLIT_TRAIN)
         _require_tokens(held_out_counts, held_out.split)
@@ -38,6 +44,21 @@ def prior(objective: Objective, outputs: Outputs, train: EncodedRows, held_out: 
         error_ratio=None if judged.wrong is None else judged.wrong.double().mean().item(),
         loss=judged.loss.double().mean().item(),
     )
+
+
+def training_prior_loss(
+    objective: Objective, outputs: Outputs, train: EncodedRows, counts: npt.NDArray[np.int64] | None
+) -> float:
+    """Training loss over train of the best constant answer, in the training loss's unit.
+
+    `counts` are train's answers by class or token, where there are such.
+    """
+    if counts is not None:
+        classes = objective if isinstance(objective, ClassObjective) else ClassObjective()
+        return classes.constant_loss(counts)
+    targets = torch.cat(list(targets_of(train, outputs)))
+    constants = _label_constants(targets) if outputs.kind == "labels" else _number_constants(targets)
+    return min(objective.loss(constant.expand_as(targets), targets).item() for constant in constants)
 
 
 def answer_counts(encoded: EncodedRows, outputs: Outputs) -> npt.NDArray[np.int64]:

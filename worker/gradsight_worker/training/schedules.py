@@ -31,6 +31,7 @@ class Schedule:
         # Milestones are shares of the whole run, its warm-up included.
         self._shape_begins = 0 if spec.HasField("step") else self._warmup_steps
         self._shape = _shape_of(spec)
+        self._rise_fraction = spec.one_cycle.rise_fraction if spec.HasField("one_cycle") else 0.0
 
     def rate(self, step: int) -> float:
         """The rate of step 1, 2, ... The first step after the warm-up has the shape's first rate in full."""
@@ -39,6 +40,12 @@ class Schedule:
         if done < self._warmup_steps:
             return peak * self._shape(0.0) * step / (self._warmup_steps + 1)
         return peak * self._shape((done - self._shape_begins) / (self._total_steps - self._shape_begins))
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Steps until the largest rate."""
+        shape_steps = self._total_steps - self._warmup_steps
+        return self._warmup_steps + round(self._rise_fraction * shape_steps)
 
     def observe(self, figure: float) -> None:
         """An evaluation on validation gave this figure, smaller is better. Only a plateau listens."""

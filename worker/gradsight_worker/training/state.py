@@ -11,14 +11,16 @@ from torch import Tensor
 
 from gradsight.v1 import event_pb2, spec_pb2
 from gradsight_insight.gain import GainWindow
+from gradsight_insight.noise_scale import NoiseScaleAverage
+from gradsight_insight.signals import State
 from gradsight_worker.training.averaging import AveragedWeights
+from gradsight_worker.training.cadence import ProbeCadence
 from gradsight_worker.training.nonfinite import NonfiniteWatch
 from gradsight_worker.training.optimizers import Optimizer, build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.patience import Patience
 from gradsight_worker.training.plan import micro_batch_size
 from gradsight_worker.training.precision import Precision, build_precision
-from gradsight_worker.training.probes import ProbeCadence
 from gradsight_worker.training.randomness import random_state, restore_random_state
 from gradsight_worker.training.schedules import Schedule, build_schedule
 
@@ -76,6 +78,9 @@ class TrainingState:
     micro_batch_size: int
     """Most rows that are computed at once."""
     watch: NonfiniteWatch = field(default_factory=NonfiniteWatch)
+    noise: NoiseScaleAverage = field(default_factory=NoiseScaleAverage)
+    monitor: State = field(default_factory=dict)
+    """What the run's monitor remembers, as of the newest save; empty before."""
     step: int = 0
     """Optimizer steps done."""
     stopped_early: bool = False
@@ -123,6 +128,8 @@ class TrainingState:
             "kept_evaluation": evaluation and base64.b64encode(evaluation.SerializeToString()).decode(),
             "probes": {"interval": self.cadence.interval, "next_step": self.cadence.next_step},
             "gains": self.gains.state(),
+            "noise_scale": self.noise.state(),
+            "monitor": self.monitor,
             "nonfinite": {"total": self.watch.total, "in_a_row": self.watch.in_a_row},
         }
 
@@ -148,11 +155,17 @@ class TrainingState:
         self.cadence.interval = facts["probes"]["interval"]
         self.cadence.next_step = facts["probes"]["next_step"]
         self.gains = GainWindow.from_state(facts["gains"], self.precision.gain_settings)
+        self.noise = NoiseScaleAverage.from_state(facts.get("noise_scale", {}))
+        self.monitor = facts.get("monitor", {})
         self.watch = NonfiniteWatch(**facts["nonfinite"])
 
     def go_on(self) -> None:
-        """Begin a further budget at the end of an earlier one: patience waits anew, for better than the best so far."""
+        """Begin a further budget at the end of an earlier one: patience waits anew, for better than the best so far.
+
+        What was found of the earlier job stays in its own log.
+        """
         self.stopped_early = False
+        self.monitor = {}
         self.patience.restore({**self.patience.state(), "waited": 0})
 
 

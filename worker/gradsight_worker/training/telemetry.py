@@ -7,22 +7,29 @@ event that is asked, never waited for; two halves take turns, so that steps go o
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradsight.v1 import event_pb2, state_pb2
 from gradsight_insight.gain import GainWindow
+from gradsight_insight.noise_scale import NoiseScaleAverage
+from gradsight_insight.signals import Probes, Steps, Timing
+from gradsight_worker.training.cadence import ProbeCadence
 from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.nonfinite import NonfiniteWatch
-from gradsight_worker.training.probes import ProbeCadence, Prober
+from gradsight_worker.training.probes import Prober
+from gradsight_worker.training.readings import probe_message, probes_of
 from gradsight_worker.training.stopwatches import stopwatch_for
 
 Report = Callable[[event_pb2.JobEvent, bool], None]
 """Sends an event; the flag says whether it may be dropped when nobody reads."""
+Watcher = Callable[[Steps, Probes, Timing], None]
+"""Takes what was measured, once it is on the host."""
 
 _FLUSH_SECONDS = 0.25
 _STEPS = 512
@@ -60,9 +67,11 @@ class Telemetry:
         prober: Prober,
         cadence: ProbeCadence,
         gains: GainWindow,
+        noise: NoiseScaleAverage,
         watch: NonfiniteWatch,
         training_seconds: float,
         loss_unit: float = 1.0,
+        watcher: Watcher | None = None,
     ) -> None:
         """A collector of the attempt's steps.
 
@@ -72,17 +81,21 @@ class Telemetry:
             prober: Measures some steps layer by layer.
             cadence: Which ones.
             gains: Reads the probes.
+            noise: Smooths what they measure of the gradient's noise.
             watch: Ends a run of steps that are not finite.
             training_seconds: Of earlier attempts.
             loss_unit: What a training loss of 1 is in the unit that is reported.
+            watcher: Looks at what was measured, after it was reported; its time counts as telemetry's.
         """
         self.cadence = cadence
         self.gains = gains
+        self.noise = noise
         self.watch = watch
         self._report = report
         self._prober = prober
         self._loss_unit = loss_unit
-        self._halves = [_Half(device, prober.width) for _ in range(2)]
+        self._watcher = watcher
+        self._halves = [_Half(device, prober.layout.width) for _ in range(2)]
         self._filling, self._leaving = self._halves
         self._seconds_before = training_seconds
         self._paused_seconds = 0.0
@@ -181,37 +194,50 @@ class Telemetry:
         if not half.pending or not half.arrived(wait=wait):
             return
         half.arrival_time = time.time()
-        nonfinite = half.host_steps[2, : len(half.learning_rates)].nonzero().flatten().tolist()
+        steps = half.steps()
         try:
-            self._report(event_pb2.JobEvent(steps_recorded=self._message(half, nonfinite)), True)
+            probes = self._probes_of(half, steps)
+            self._report(event_pb2.JobEvent(steps_recorded=self._message(half, steps, probes)), True)
+            if self._watcher is not None:
+                self._watcher(steps, probes, Timing())
         except ChannelClosed:
             raise
         except Exception as error:
             self._record_failure(error)
-        first, count = half.first_step, len(half.learning_rates)
-        searching = {index: half.scale_searched(index) for index in nonfinite}
         half.clear()
-        self.watch.add(first, count, [index for index in nonfinite if not searching[index]])
-        for index, scale in searching.items():
-            if scale:
-                self.watch.judge_scale(first + index, scale)
+        self._judge(steps)
 
-    def _message(self, half: "_Half", nonfinite: Sequence[int]) -> event_pb2.StepsRecorded:
-        count = len(half.learning_rates)
-        losses, norms, _, divisors, _ = half.host_steps[:, :count].tolist()
+    def _judge(self, steps: Steps) -> None:
+        """Too many steps that are not finite end the run. Raises TrainingFailed."""
+        nonfinite = steps.nonfinite.nonzero()[0].tolist()
+        # A finite loss whose gradient overflowed because of its scale: a search, no failure.
+        searching = [i for i in nonfinite if steps.loss_scale[i] > 0 and math.isfinite(steps.loss[i])]
+        self.watch.add(int(steps.step[0]), len(steps), [i for i in nonfinite if i not in searching])
+        for index in searching:
+            self.watch.judge_scale(int(steps.step[index]), float(steps.loss_scale[index]))
+
+    def _probes_of(self, half: "_Half", steps: Steps) -> Probes:
+        count = len(half.probe_steps)
+        places = [step - half.first_step for step in half.probe_steps]
+        return probes_of(
+            self._prober.layout,
+            half.host_probes[:count],
+            half.probe_steps,
+            steps.learning_rate[places],
+            self.noise,
+        )
+
+    def _message(self, half: "_Half", steps: Steps, probes: Probes) -> event_pb2.StepsRecorded:
         for plain, probe in self._stopwatch.pairs():
             self.cadence.learn(plain_seconds=plain, probe_seconds=probe)
         message = event_pb2.StepsRecorded(
             first_step=half.first_step,
-            loss=[loss * self._loss_unit for loss in losses],
-            gradient_norm=norms,
+            loss=(steps.loss * self._loss_unit).tolist(),
+            gradient_norm=steps.gradient_norm.tolist(),
             learning_rate=half.learning_rates,
-            clip_factor=[1.0 / divisor if math.isfinite(divisor) else 0.0 for divisor in divisors],
-            nonfinite_steps=[half.first_step + index for index in nonfinite],
-            probes=[
-                self._probe_message(step, values)
-                for step, values in zip(half.probe_steps, half.host_probes.tolist(), strict=False)
-            ],
+            clip_factor=steps.clip_factor.tolist(),
+            nonfinite_steps=steps.step[steps.nonfinite].tolist(),
+            probes=[self._probe_message(probes, index) for index in range(len(probes))],
             samples_total=half.samples_total,
             training_seconds=half.training_seconds,
             telemetry_ratio=self._telemetry_ratio(),
@@ -222,19 +248,14 @@ class Telemetry:
             message.first_step_time.CopyFrom(message.last_step_time)
         return message
 
-    def _probe_message(self, step: int, values: Sequence[float]) -> event_pb2.Probe:
-        probe = self._prober.message(step, values)
+    def _probe_message(self, probes: Probes, index: int) -> event_pb2.Probe:
         reading = self.gains.add(
-            step,
-            predicted_decrease=probe.predicted_decrease,
-            actual_decrease=probe.actual_decrease,
-            loss=values[-2],
+            int(probes.step[index]),
+            predicted_decrease=float(probes.predicted_decrease[index]),
+            actual_decrease=float(probes.actual_decrease[index]),
+            loss=float(probes.loss[index]),
         )
-        if reading.ratio is not None:
-            probe.gain_ratio = reading.ratio
-        probe.predicted_decrease *= self._loss_unit
-        probe.actual_decrease *= self._loss_unit
-        return probe
+        return probe_message(probes, index, gain_ratio=reading.ratio, loss_unit=self._loss_unit)
 
     def _record_failure(self, error: Exception) -> None:
         if self._failed:
@@ -275,10 +296,20 @@ class _Half:
             ]
         return self._slots[index]
 
-    def scale_searched(self, index: int) -> float:
-        """The scale of a loss whose gradient overflowed although the loss itself was finite; 0 for any other step."""
-        loss, scale = self.host_steps[0, index].item(), self.host_steps[4, index].item()
-        return scale if math.isfinite(loss) else 0.0
+    def steps(self) -> Steps:
+        """What arrived, in columns."""
+        count = len(self.learning_rates)
+        loss, gradient_norm, nonfinite, divisor, scale = self.host_steps[:, :count].numpy().astype(np.float64)
+        return Steps(
+            step=np.arange(self.first_step, self.first_step + count),
+            loss=loss,
+            gradient_norm=gradient_norm,
+            learning_rate=np.array(self.learning_rates),
+            clip_factor=np.where(np.isfinite(divisor), 1.0 / divisor, 0.0),
+            nonfinite=nonfinite != 0,
+            skipped=np.zeros(count, dtype=np.bool_),
+            loss_scale=scale,
+        )
 
     def clear(self) -> None:
         """Empty, to be filled again."""

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from torch import nn
 
 from gradsight.v1 import event_pb2, state_pb2
+from gradsight_insight.priors import Prior
+from gradsight_insight.signals import InputFacts
 from gradsight_models import Layer
 from gradsight_worker.training import announcements
 from gradsight_worker.training.building import build_model
@@ -24,16 +26,19 @@ from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.computing import computed_as, repeatable, set_up_processor
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import Validation
+from gradsight_worker.training.input_facts import input_facts
 from gradsight_worker.training.judgement import judge_and_write
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
 from gradsight_worker.training.memory import is_out_of_memory
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective, build_objective
 from gradsight_worker.training.origins import source_of
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
 from gradsight_worker.training.preparation import Prepared, prepare
-from gradsight_worker.training.prior import answer_counts, prior
+from gradsight_worker.training.prior import answer_counts, prior, training_prior_loss
 from gradsight_worker.training.probes import Prober
+from gradsight_worker.training.run_facts import layer_facts, run_facts
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
@@ -68,10 +73,21 @@ def warm_up_imports() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What the rows say before there is a model."""
+
+    counts: npt.NDArray[np.int64] | None
+    """Answers of train by class or token; None where answers are neither."""
+    prior: Prior
+    inputs: tuple[InputFacts, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """A run that is ready to take steps."""
 
     prepared: Prepared
+    rows: _Rows
     objective: Objective
     model: nn.Module
     layers: Sequence[Layer]
@@ -82,12 +98,13 @@ class _Run:
 def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
     set_up_processor(plan.threads)
     prepared = prepare(plan, source_of(plan))
-    counts = answer_counts(prepared.train, prepared.outputs) if prepared.outputs.kind == "classes" else None
+    counted = prepared.outputs.kind in ("classes", "tokens")
+    counts = answer_counts(prepared.train, prepared.outputs) if counted else None
     objective = build_objective(
         plan.spec.objective, prepared.outputs, class_counts=counts, device=prepared.device
     )
-    _announce_rows(prepared, objective, counts, channel)
-    run = _build(prepared, objective, plan)
+    rows = _announce_rows(prepared, objective, counts, channel)
+    run = _build(prepared, rows, objective, plan)
     built = announcements.model_built(prepared, run.layers, run.total_steps)
     channel.send_event(event_pb2.JobEvent(model_built=built))
     _resume(run, plan, channel)
@@ -102,21 +119,25 @@ def _announce_rows(
     objective: Objective,
     counts: npt.NDArray[np.int64] | None,
     channel: TrainerChannel,
-) -> None:
-    cost = prior(objective, prepared.outputs, prepared.train, prepared.validation)
-    event = announcements.data_prepared(prepared, cost)
+) -> _Rows:
+    cost = prior(objective, prepared.outputs, prepared.train, prepared.validation, counts)
+    rows = _Rows(counts=counts, prior=cost, inputs=input_facts(prepared))
+    event = announcements.data_prepared(prepared, cost, rows.inputs)
     channel.send_event(event_pb2.JobEvent(data_prepared=event))
-    for line in announcements.warnings(prepared, counts, event.column_remarks):
+    class_counts = counts if prepared.outputs.kind == "classes" else None
+    for line in announcements.warnings(prepared, class_counts, event.column_remarks):
         _warn(channel, line)
+    return rows
 
 
-def _build(prepared: Prepared, objective: Objective, plan: TrainingPlan) -> _Run:
+def _build(prepared: Prepared, rows: _Rows, objective: Objective, plan: TrainingPlan) -> _Run:
     model, layers = build_model(prepared, plan)
     budget = plan.spec.budget
     total_steps = budget.steps or budget.epochs * prepared.batches.steps_per_epoch
     state = initial_state(plan.spec, FlatParameters(model, prepared.device), total_steps=total_steps)
     return _Run(
         prepared=prepared,
+        rows=rows,
         objective=objective,
         model=model,
         layers=layers,
@@ -149,7 +170,14 @@ def _resume(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> None:
 
 def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoop:
     spec, prepared, state = plan.spec, run.prepared, run.state
-    prober = Prober(run.model, run.layers, state.parameters)
+    prober = Prober(
+        run.model,
+        run.layers,
+        state.parameters,
+        compiled=spec.compute.compiled,
+        autocast=state.precision.autocast,
+    )
+    monitor = _monitor(run, plan, channel, prober)
     return TrainingLoop(
         state=state,
         total_steps=run.total_steps,
@@ -169,9 +197,11 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             prober=prober,
             cadence=state.cadence,
             gains=state.gains,
+            noise=state.noise,
             watch=state.watch,
             training_seconds=state.training_seconds,
             loss_unit=run.objective.scale,
+            watcher=monitor.measured,
         ),
         validation=Validation(
             model=run.model,
@@ -182,11 +212,35 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             total_steps=run.total_steps,
             epoch_of=prepared.batches.epoch_of,
             autocast=state.precision.autocast,
+            monitor=monitor,
         ),
         saver=CheckpointSaver(
             spec=spec, directory=plan.directory / "checkpoints", attempt=plan.attempt, channel=channel
         ),
         channel=channel,
+        monitor=monitor,
+    )
+
+
+def _monitor(run: _Run, plan: TrainingPlan, channel: TrainerChannel, prober: Prober) -> RunMonitor:
+    rows, outputs = run.rows, run.prepared.outputs
+    return RunMonitor(
+        run_facts(
+            run.prepared,
+            plan,
+            state=run.state,
+            layers=layer_facts(run.model, run.layers, prober.tap),
+            inputs=rows.inputs,
+            prior=rows.prior,
+            training_prior_loss=training_prior_loss(run.objective, outputs, run.prepared.train, rows.counts),
+            class_counts=rows.counts if outputs.kind == "classes" else None,
+            total_steps=run.total_steps,
+            has_attention=prober.tap.has_attention,
+        ),
+        spec=plan.spec.monitoring,
+        report=channel.send_event,
+        loss_unit=run.objective.scale,
+        state=run.state.monitor,
     )
 
 

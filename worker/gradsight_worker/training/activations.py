@@ -1,0 +1,92 @@
+"""Figures of layers' outputs over a batch: mean, deviation, zeros, saturation; and the largest attention logit."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MOST_LOGITS = 1 << 20
+"""Attention logits are looked at for the first rows only, up to so many: the fused kernels never write them down."""
+_TANH_LIMIT = 0.97
+_SIGMOID_LIMIT = 0.49
+"""Around 0.5: outside 0.01 to 0.99."""
+
+
+class ActivationFigures:
+    """Collects over the parts of a batch. What is seen stays on the device, as a few scalars for each output."""
+
+    def __init__(self, layers: int, device: torch.device) -> None:
+        self._layers = layers
+        self._device = device
+        self._unknown = torch.full((), torch.nan, device=device)
+        self._none = torch.full((), -1, dtype=torch.int64, device=device)
+        self._seen: dict[int, tuple[int, int, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
+        """By call: layer, how many numbers, their mean and variance, how many are not 0 and how many are saturated."""
+        self._logits: list[Tensor] = []
+
+    def forget(self) -> None:
+        """The batch begins anew."""
+        self._seen = {}
+        self._logits = []
+
+    def see(self, layer: int, call: int, output: Tensor, activation: str | None) -> None:
+        """As `Sink.see`."""
+        values = output.float()
+        variance, mean = torch.var_mean(values, correction=0)
+        saturated = _saturated(values, activation)
+        counts = torch.count_nonzero(values), self._none if saturated is None else saturated
+        self._seen[call] = layer, values.numel(), (mean, variance), counts
+
+    def see_attention(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
+    ) -> None:
+        """As `Sink.see_attention`."""
+        a_row = query.shape[1:-1].numel() * key.shape[-2]
+        rows = max(1, _MOST_LOGITS // max(1, a_row))
+        logits = (query[:rows].float() @ key[:rows].float().transpose(-1, -2)) * scale
+        if causal:
+            logits = logits.tril()
+        if mask is not None and mask.dtype == torch.bool:
+            shown = mask[:rows] if mask.ndim == logits.ndim and len(mask) > 1 else mask
+            logits = logits.masked_fill(~shown, 0.0)
+        self._logits.append(torch.linalg.vector_norm(logits, torch.inf))
+
+    def figures(self) -> Tensor:
+        """Mean, deviation, share of zeros and share of saturated numbers of each layer, float32 [4, layers].
+
+        NaN where nothing came out; the share of saturated ones is NaN where nothing can saturate.
+        """
+        if not self._seen:
+            return self._unknown.expand(4, self._layers)
+        layers, sizes, moments, counts = zip(*self._seen.values(), strict=True)
+        mean, variance = _table(moments).unbind(1)
+        nonzero, saturated = _table(counts).unbind(1)
+        size, places = self._on_device(sizes, torch.float64), self._on_device(layers, torch.int64)
+        saturated = saturated.where(saturated >= 0, torch.nan)
+        sums = torch.stack([size, mean * size, (variance + mean.square()) * size, nonzero, saturated], dim=1)
+        # Added up layer by layer: what is not finite in one must not show in others.
+        of_layers = sums.new_zeros(self._layers, 5).index_add_(0, places, sums)
+        mean, square, nonzero, saturated = (of_layers[:, 1:] / of_layers[:, :1]).unbind(1)
+        deviation = (square - mean.square()).clamp_(min=0.0).sqrt()
+        return torch.stack([mean, deviation, 1.0 - nonzero, saturated]).float()
+
+    def _on_device(self, numbers: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(numbers, dtype=dtype).to(self._device, non_blocking=True)
+
+    def largest_logit(self) -> Tensor:
+        """Largest magnitude of attention logits; NaN without attention."""
+        return torch.stack(self._logits).amax() if self._logits else self._unknown
+
+
+def _saturated(values: Tensor, activation: str | None) -> Tensor | None:
+    if activation == "tanh":
+        return torch.count_nonzero(values.abs() > _TANH_LIMIT)
+    if activation == "sigmoid":
+        return torch.count_nonzero((values - 0.5).abs() > _SIGMOID_LIMIT)
+    return None
+
+
+def _table(columns: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Scalars by output, float64 [outputs, columns]."""
+    flat = torch.stack([scalar for column in columns for scalar in column])
+    return flat.view(len(columns), -1).double()

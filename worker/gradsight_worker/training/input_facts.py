@@ -1,0 +1,71 @@
+"""What the model's inputs look like after preprocessing, over rows of train."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gradsight.v1 import event_pb2
+from gradsight_insight.signals import InputFacts
+from gradsight_models.columns import Reading
+from gradsight_models.token_preprocessing import PADDING
+from gradsight_worker.training.preparation import Prepared
+
+_MOST_ROWS = 10_000
+_MOST_NUMBERS = 1 << 20
+"""Of one input: more would delay the first step and say no more."""
+
+
+def input_facts(prepared: Prepared) -> tuple[InputFacts, ...]:
+    """Figures of each input over the first rows of train: 10,000, or a million numbers where rows are large."""
+    largest = max((max(1, _numbers(spec.shape)) for spec in prepared.train.inputs_spec), default=1)
+    rows = min(_MOST_ROWS, max(1, _MOST_NUMBERS // largest), len(prepared.train))
+    inputs, _ = next(prepared.train.blocks(rows))
+    tokens = prepared.preprocessing.kind == "tokens"
+    return tuple(
+        _facts_of(name, values, tokens=tokens)
+        for name, values in zip(_names(prepared, len(inputs)), inputs, strict=True)
+    )
+
+
+def input_figures(facts: InputFacts) -> event_pb2.InputFigures:
+    """The same for the event log."""
+    return event_pb2.InputFigures(
+        input=facts.name,
+        mean=facts.mean,
+        deviation=facts.deviation,
+        largest=facts.largest,
+        nonfinite_ratio=facts.nonfinite_ratio,
+        padding_ratio=facts.padding_ratio,
+    )
+
+
+def _facts_of(name: str, values: Tensor, *, tokens: bool) -> InputFacts:
+    if not values.is_floating_point():
+        padding = (values == PADDING).double().mean().item() if tokens else None
+        return InputFacts(name=name, padding_ratio=padding)
+    finite = torch.isfinite(values)
+    total, count = values.numel(), int(finite.sum().item())
+    numbers = values.float() if count == total else values[finite].float()
+    if not count:
+        return InputFacts(name=name, nonfinite_ratio=1.0)
+    variance, mean = torch.var_mean(numbers, correction=0)
+    largest = torch.linalg.vector_norm(numbers, torch.inf)
+    mean, deviation, largest = torch.stack([mean, variance.sqrt(), largest]).tolist()
+    return InputFacts(
+        name=name, mean=mean, deviation=deviation, largest=largest, nonfinite_ratio=1.0 - count / total
+    )
+
+
+def _names(prepared: Prepared, inputs: int) -> Iterator[str]:
+    """Of tensors their own; otherwise the column's, or what the columns are together."""
+    source, columns = prepared.source, prepared.splits.train.columns
+    if source.reads is Reading.TENSORS and len(source.input_names) == inputs:
+        yield from source.input_names
+        return
+    name = columns[0].name if len(columns) == 1 else prepared.preprocessing.kind
+    yield from (name if inputs == 1 else f"{name} {number}" for number in range(1, inputs + 1))
+
+
+def _numbers(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()

@@ -1,0 +1,115 @@
+"""Watches a run: what was measured goes to the detectors, and what they find becomes events.
+
+Monitoring happens on the host, between steps, with numbers that have left the device anyway. It never changes what a
+run computes, and when it fails, the run says so once and goes on without it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from gradsight.v1 import event_pb2, spec_pb2, state_pb2
+from gradsight_insight.findings import FindingChange
+from gradsight_insight.monitor import Monitor
+from gradsight_insight.signals import Probes, RunFacts, State, Steps, Timing
+from gradsight_worker.training.answers import Answers
+from gradsight_worker.training.channel import ChannelClosed
+from gradsight_worker.training.evaluation_signals import evaluation_signals
+from gradsight_worker.training.finding_events import finding_event
+
+Report = Callable[[event_pb2.JobEvent], None]
+
+
+class RunMonitor:
+    """Feeds the detectors of one attempt.
+
+    Under the policy `advise` it looks when numbers arrive: at telemetry's flushes and after evaluations. Under `repair`
+    and `stop` its owner says when, at fixed steps, so that a run can be repeated: `look`.
+
+    Args:
+        facts: What is known before the first step.
+        spec: Which detectors, and how they judge.
+        report: Takes the events.
+        loss_unit: What a training loss of 1 is in the objective's unit.
+        state: What `state()` of an earlier attempt gave; None at the beginning.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        *,
+        spec: spec_pb2.MonitoringSpec,
+        report: Report,
+        loss_unit: float = 1.0,
+        state: State | None = None,
+    ) -> None:
+        state = state or {}
+        self._report = report
+        self._loss_unit = loss_unit
+        self._loss_sum, self._loss_count = state.get("losses", (0.0, 0))
+        self._failed = False
+        self.advises = spec.policy in (
+            spec_pb2.MONITORING_POLICY_UNSPECIFIED,
+            spec_pb2.MONITORING_POLICY_ADVISE,
+        )
+        self.monitor = Monitor(
+            facts,
+            thresholds={kind: dict(detector.thresholds) for kind, detector in spec.detectors.items()},
+            disabled=[kind for kind, detector in spec.detectors.items() if detector.disabled],
+            state=state.get("monitor"),
+        )
+
+    def measured(self, steps: Steps, probes: Probes, timing: Timing) -> None:
+        """Steps left the device. Under `advise` the detectors look at them at once."""
+        self._try(self._add, steps, probes, timing)
+        if self.advises and len(steps):
+            self.look(int(steps.step[-1]))
+
+    def evaluated(self, event: event_pb2.EvaluationCompleted, answers: Answers) -> None:
+        """Validation was evaluated; everything that led to it was reported before."""
+        self._try(self._add_evaluation, event, answers)
+
+    def look(self, step: int) -> Sequence[FindingChange]:
+        """Let the detectors look at everything up to `step`, and report what changed."""
+        changes: list[FindingChange] = []
+        self._try(lambda: changes.extend(self.monitor.look()))
+        for change in changes:
+            self._report(finding_event(change))
+        return changes
+
+    def state(self) -> State:
+        """What a resume needs, as plain JSON values."""
+        with suppress(Exception):
+            return {"monitor": self.monitor.state(), "losses": [self._loss_sum, self._loss_count]}
+        return {}
+
+    def _add(self, steps: Steps, probes: Probes, timing: Timing) -> None:
+        self.monitor.add_steps(steps)
+        if len(probes):
+            self.monitor.add_probe(probes)
+        self.monitor.note_timing(timing)
+        finite = steps.loss[~steps.nonfinite]
+        self._loss_sum += float(finite.sum())
+        self._loss_count += len(finite)
+
+    def _add_evaluation(self, event: event_pb2.EvaluationCompleted, answers: Answers) -> None:
+        mean = self._loss_sum / self._loss_count if self._loss_count else math.nan
+        self._loss_sum, self._loss_count = 0.0, 0
+        self.monitor.add_evaluation(evaluation_signals(event, answers, train_loss=mean * self._loss_unit))
+
+    def _try(self, action: Callable[..., Any], *arguments: object) -> None:
+        """Monitoring that fails is no reason to fail a run."""
+        if self._failed:
+            return
+        try:
+            action(*arguments)
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            self._failed = True
+            line = event_pb2.LogLine(
+                severity=state_pb2.SEVERITY_WARNING,
+                message=f"Monitoring failed, training goes on without it: {type(error).__name__}: {error}",
+            )
+            self._report(event_pb2.JobEvent(log_line=line))
