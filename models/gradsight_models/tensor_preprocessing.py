@@ -25,11 +25,16 @@ class InputTensor:
     """numpy's name: `float32`, `int64`, `bool`, …"""
     shape: tuple[int | None, ...]
     """Of one row, so without the batch; None where any length will do. A number a row is `()`."""
+    mean: tuple[float, ...] = ()
+    """Taken off its numbers, one for all or one for each column; empty: they stay as they are. A repair of the run has
+    set it, by train's rows."""
+    deviation: tuple[float, ...] = ()
+    """What they are divided by then, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPreprocessing:
-    """Which columns become which input. No normalisation: a model of one's own brings its own."""
+    """Which columns become which input. No normalisation: a model of one's own brings its own, unless a repair had to."""
 
     columns: tuple[str, ...]
     """Names of the columns, in the order in which chunks bring them."""
@@ -89,7 +94,7 @@ class TensorPreprocessing:
         return torch.nn.functional.pad(following, (0, 1), value=_UNCOUNTED)
 
     def to_json(self) -> dict[str, Any]:
-        """`inputs` in the order of the model: name, dtype and shape of a row, and the names of its columns."""
+        """`inputs` in the order of the model: name, dtype and shape of a row, names of its columns, and moments if any."""
         inputs = [
             {
                 "name": wanted.name,
@@ -97,6 +102,7 @@ class TensorPreprocessing:
                 "shape": list(wanted.shape),
                 "columns": [self.columns[place] for place in source],
             }
+            | ({"mean": list(wanted.mean), "deviation": list(wanted.deviation)} if wanted.mean else {})
             for wanted, source in zip(self.inputs, self.sources, strict=True)
         ]
         document = {"kind": self.kind, "columns": list(self.columns), "inputs": inputs}
@@ -109,7 +115,13 @@ class TensorPreprocessing:
         return cls(
             columns=columns,
             inputs=tuple(
-                InputTensor(name=wanted["name"], dtype=wanted["dtype"], shape=tuple(wanted["shape"]))
+                InputTensor(
+                    name=wanted["name"],
+                    dtype=wanted["dtype"],
+                    shape=tuple(wanted["shape"]),
+                    mean=tuple(wanted.get("mean", ())),
+                    deviation=tuple(wanted.get("deviation", ())),
+                )
                 for wanted in document["inputs"]
             ),
             sources=tuple(
@@ -177,7 +189,11 @@ def _fitted(wanted: InputTensor, columns: Sequence[Column]) -> InputTensor:
 def _tensor(wanted: InputTensor, columns: Sequence[tuple[str, npt.NDArray[Any]]]) -> Tensor:
     parts = [_checked(name, cells, wanted) for name, cells in columns]
     stacked = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
-    return torch.from_numpy(np.ascontiguousarray(stacked.reshape(len(stacked), *wanted.shape)))
+    values = torch.from_numpy(np.ascontiguousarray(stacked.reshape(len(stacked), *wanted.shape)))
+    if not wanted.mean:
+        return values
+    mean, deviation = (torch.tensor(figures, dtype=values.dtype) for figures in (wanted.mean, wanted.deviation))
+    return (values - mean) / deviation
 
 
 def _checked(name: str, cells: npt.NDArray[Any], wanted: InputTensor) -> npt.NDArray[Any]:

@@ -1,0 +1,176 @@
+"""Who decides about repairs: the findings of this run, or the log of a run that is repeated."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from gradsight.v1 import event_pb2, insight_pb2
+from gradsight_insight.findings import Finding
+from gradsight_insight.signals import Signals
+from gradsight_insight.statistics import finite, gain_ratio, mean
+from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
+from gradsight_worker.training.mitigation.remedies import GROWTH, LINEAR, Action, Remedy, choose, remedy_of
+from gradsight_worker.training.mitigation.repairs import Repairs, Trial
+
+PROBES_OF_A_TRIAL = 10
+_PROBES_OF_A_RAISE = 5
+_RUN_AWAY = ("nonfinite_values", "divergence")
+"""Kinds that end a trial at once when they are seen in it."""
+_WELL = 1.25
+"""Times the best mean loss so far, that the newest loss may be where all is well."""
+_HARMLESS = ("suspect_labels", "weak_category", "overconfidence", "starved_job")
+
+
+class Decisions(Protocol):
+    """Asked at fixed steps, after everything up to that step was measured."""
+
+    def remedy(self, step: int) -> Remedy | None:
+        """What to do now, while no trial is open."""
+
+    def raised(self, trial: Trial, step: int) -> float | None:
+        """A larger factor on the learning rate for a trial that began by raising it; None to leave it."""
+
+    def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
+        """Whether the trial is to be judged now; `last`: no step follows."""
+
+    def keeps(self, trial: Trial, step: int, test: HeldOutTest) -> bool:
+        """Whether the trial is passed."""
+
+    def is_quiet(self, trial: Trial, step: int) -> bool:
+        """Whether what called for the trial is not seen any more."""
+
+    def all_is_well(self, step: int) -> bool:
+        """Whether the state is worth going back to, later."""
+
+
+class Watched(Protocol):
+    """What decisions read of a monitor."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """All of the run."""
+
+    @property
+    def signals(self) -> Signals:
+        """All that was measured."""
+
+
+class ByFindings:
+    """Decides by what the detectors see. Deterministic: it looks at measurements, never at a clock."""
+
+    def __init__(self, monitor: Watched, repairs: Repairs, *, recipe_changes: bool, interval: int) -> None:
+        self._monitor = monitor
+        self._repairs = repairs
+        self._recipe_changes = recipe_changes
+        self._interval = interval
+
+    def remedy(self, step: int) -> Remedy | None:
+        """As `Decisions.remedy`."""
+        if step < self._repairs.quiet_until:
+            return None
+        return choose(
+            self._monitor.findings, self._monitor.signals, self._repairs, recipe_changes=self._recipe_changes
+        )
+
+    def raised(self, trial: Trial, step: int) -> float | None:
+        """As `Decisions.raised`: while the gain ratio says that all happens as promised, and little is learnt."""
+        if not trial.grows or step < trial.changed_step + _PROBES_OF_A_RAISE * self._interval:
+            return None
+        signals = self._monitor.signals
+        probes = signals.probes
+        new = probes.step > trial.changed_step
+        ratio = gain_ratio(probes.predicted_decrease[new], probes.actual_decrease[new], probes.loss[new])
+        # A promise too small to be measured is the smallest step of all.
+        too_small = ratio > LINEAR or (ratio != ratio and not _moved(signals, new))
+        return GROWTH * self._repairs.learning_rate_factor if too_small and not signals.learned else None
+
+    def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
+        """As `Decisions.ends`."""
+        ran_away = any(
+            finding.kind in _RUN_AWAY and finding.open and finding.last_step > trial.start_step
+            for finding in self._monitor.findings
+        )
+        return last or step >= trial.due_step or ran_away
+
+    def keeps(self, trial: Trial, step: int, test: HeldOutTest) -> bool:
+        """As `Decisions.keeps`: the trigger is quiet, no error rose, and the loss fell, unless nothing was to gain."""
+        gentle = trial.action in (Action.SKIP_STEP, Action.TIGHTEN_CLIPPING)
+        return self.is_quiet(trial, step) and test.not_worse and (test.better or gentle)
+
+    def is_quiet(self, trial: Trial, step: int) -> bool:
+        """Whether the finding was not seen in the second half of the trial."""
+        half = (trial.changed_step + step) / 2
+        return not any(
+            finding.finding_id == trial.finding_id and finding.open and finding.last_step > half
+            for finding in self._monitor.findings
+        )
+
+    def all_is_well(self, step: int) -> bool:
+        """As `Decisions.all_is_well`."""
+        signals = self._monitor.signals
+        suspicious = any(
+            finding.open and finding.severity != "info" and finding.kind not in _HARMLESS
+            for finding in self._monitor.findings
+        )
+        newest, best = mean(signals.steps.loss[-2 * self._interval :]), finite(signals.block_loss)
+        return not suspicious and bool(len(best)) and newest <= _WELL * float(best.min())
+
+
+def _moved(signals: Signals, new: object) -> bool:
+    return bool((signals.probes.update_ratio[new] > 1e-5).any())  # type: ignore[index]
+
+
+class Replay:
+    """Decides as a log tells: the same repairs at the same steps, whatever the detectors would say.
+
+    Args:
+        events: Of the earlier run, in order; all but those of mitigation are passed over.
+    """
+
+    def __init__(self, events: Iterable[event_pb2.JobEvent]) -> None:
+        self._applied: dict[int, event_pb2.MitigationApplied] = {}
+        self._raised: dict[tuple[str, int], float] = {}
+        self._ended: dict[str, tuple[int, bool]] = {}
+        known: set[str] = set()
+        for event in events:
+            kept, reverted, applied = (
+                event.mitigation_kept,
+                event.mitigation_reverted,
+                event.mitigation_applied,
+            )
+            if event.HasField("mitigation_kept"):
+                self._ended[kept.mitigation_id] = (kept.step, True)
+            elif event.HasField("mitigation_reverted"):
+                self._ended[reverted.mitigation_id] = (reverted.step, False)
+            elif applied.mitigation_id in known:
+                self._raised[applied.mitigation_id, applied.step] = applied.learning_rate_factor
+            elif applied.trial or applied.action == insight_pb2.MITIGATION_ACTION_STOP:
+                self._applied[applied.step] = applied
+                known.add(applied.mitigation_id)
+
+    def remedy(self, step: int) -> Remedy | None:
+        """As `Decisions.remedy`."""
+        applied = self._applied.get(step)
+        return None if applied is None else remedy_of(applied)
+
+    def raised(self, trial: Trial, step: int) -> float | None:
+        """As `Decisions.raised`."""
+        return self._raised.get((trial.mitigation_id, step))
+
+    def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
+        """As `Decisions.ends`."""
+        return self._ended.get(trial.mitigation_id, (-1, False))[0] == step
+
+    def keeps(self, trial: Trial, step: int, test: HeldOutTest) -> bool:
+        """As `Decisions.keeps`."""
+        return self._ended[trial.mitigation_id][1]
+
+    def is_quiet(self, trial: Trial, step: int) -> bool:
+        """As `Decisions.is_quiet`."""
+        return self._ended[trial.mitigation_id][1]
+
+    def all_is_well(self, step: int) -> bool:
+        """As `Decisions.all_is_well`: where the log goes back to, later."""
+        return any(
+            applied.HasField("restored_step") and applied.restored_step == step
+            for applied in self._applied.values()
+        )

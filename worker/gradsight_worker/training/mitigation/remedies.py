@@ -1,0 +1,219 @@
+"""Which remedy answers which finding: the kinds' own lists of repairs, with this run's numbers.
+
+Pure: from what is known to what to do. Only first causes are answered; of several, the earliest in the order from data
+to update to result. What a remedy achieves is for its trial to say.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gradsight.v1 import event_pb2, insight_pb2
+from gradsight_insight.attribution import rank
+from gradsight_insight.catalogue import KINDS
+from gradsight_insight.findings import Finding
+from gradsight_insight.signals import Signals, Steps
+from gradsight_insight.statistics import finite, gain_ratio, median
+from gradsight_worker.training.mitigation.repairs import Repairs
+
+LINEAR = 0.9
+"""Gain ratio above which steps are so small that larger ones are safe."""
+GROWTH = 4.0
+"""What the learning rate is multiplied by while steps are that small."""
+_LARGE_UPDATE = 0.1
+"""Norm of an update over norm of its weights that breaks units."""
+_RECURRENT_NONFINITE = 3
+"""Of the newest 100 steps: more than an accident."""
+_FREQUENT_SPIKES = 3
+"""Of the newest 1,000 steps may be skipped; with more, the gradient is clipped."""
+_CLIP_QUANTILE = 0.9
+_JUMP_REMAINS = 50
+"""Steps after a spike at which a loss that is still high calls for going back."""
+
+
+class Action(enum.StrEnum):
+    """Names of `MitigationAction` in lower case."""
+
+    SKIP_STEP = "skip_step"
+    TIGHTEN_CLIPPING = "tighten_clipping"
+    SCALE_LEARNING_RATE = "scale_learning_rate"
+    ROLL_BACK = "roll_back"
+    REINITIALIZE = "reinitialize"
+    STANDARDIZE_INPUTS = "standardize_inputs"
+    STOP = "stop"
+
+
+ACTION_PREFIX = "MITIGATION_ACTION_"
+RECIPE_CHANGES = frozenset({Action.REINITIALIZE, Action.STANDARDIZE_INPUTS})
+"""What the spec must allow: `monitoring.allow_recipe_changes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """One thing to do."""
+
+    action: Action
+    finding_id: str = ""
+    kind: str = ""
+    """Of the finding."""
+    learning_rate_factor: float | None = None
+    """What the schedule's learning rate is multiplied by from now on; None leaves it alone."""
+    grows: bool = False
+    """True: the factor is raised again while steps are too small."""
+    norm_limit: float | None = None
+    """Largest norm of the gradient from now on."""
+    restored_step: int | None = None
+    """Of the snapshot to go back to."""
+    layers: Sequence[str] = field(default_factory=tuple)
+    """Paths of the layers that begin anew; empty for all."""
+
+
+def remedy_of(applied: event_pb2.MitigationApplied) -> Remedy:
+    """The remedy that an event tells of."""
+    return Remedy(
+        action=Action(insight_pb2.MitigationAction.Name(applied.action).removeprefix(ACTION_PREFIX).lower()),
+        finding_id=applied.finding_id,
+        kind=applied.finding_id.rpartition("-")[0],
+        learning_rate_factor=applied.learning_rate_factor if applied.HasField("learning_rate_factor") else None,
+        norm_limit=applied.gradient_norm_limit if applied.HasField("gradient_norm_limit") else None,
+        restored_step=applied.restored_step if applied.HasField("restored_step") else None,
+        layers=tuple(applied.layers),
+    )
+
+
+def choose(
+    findings: Sequence[Finding], signals: Signals, repairs: Repairs, *, recipe_changes: bool
+) -> Remedy | None:
+    """What to do now; None: nothing."""
+    causes = [
+        finding
+        for finding in findings
+        if finding.open
+        and not finding.cause_finding_id
+        and finding.severity != "info"
+        and finding.last_step > repairs.answered_step
+    ]
+    for finding in sorted(causes, key=lambda finding: rank(finding.kind)):
+        if (remedy := _remedy(finding, signals, repairs, recipe_changes)) is not None:
+            return remedy
+    return None
+
+
+def _remedy(
+    finding: Finding, signals: Signals, repairs: Repairs, recipe_changes: bool
+) -> Remedy | None:
+    tried = repairs.trials.get(finding.kind, 0)
+    possible: list[Remedy] = []
+    for action in map(Action, KINDS[finding.kind].repairs):
+        if action is Action.SKIP_STEP or (action in RECIPE_CHANGES and not recipe_changes):
+            continue
+        remedy = _OF_ACTION[action](finding, signals, repairs)
+        if remedy is not None:
+            possible.append(remedy)
+    if not possible:
+        return None
+    # Each trial of a cause goes one remedy on; the last one is tried again, with a larger number.
+    chosen = possible[min(tried, len(possible) - 1)]
+    if chosen.action is Action.STOP:
+        return chosen if finding.severity == "critical" else None
+    return chosen if repairs.may_try(finding.kind) else None
+
+
+def _stop(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    return _new(finding, Action.STOP)
+
+
+def _tighten(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    norms = finite(signals.steps.gradient_norm[~_unchanged(signals.steps)])
+    if not len(norms) or (finding.kind == "loss_spike" and _spikes(signals.steps) <= _FREQUENT_SPIKES):
+        return None
+    return _new(finding, Action.TIGHTEN_CLIPPING, norm_limit=float(np.quantile(norms, _CLIP_QUANTILE)))
+
+
+def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    if finding.kind in ("learning_rate_too_low", "not_learning"):
+        probes = signals.probes
+        ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
+        if finding.kind == "not_learning" and not ratio > LINEAR:
+            return None
+        return _scaled(finding, GROWTH, repairs, grows=True)
+    return _scaled(finding, 0.1 if finding.kind == "plateau" else 0.5, repairs)
+
+
+def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    factor = 0.1
+    if finding.kind in ("nonfinite_values", "mixed_precision_range", "loss_spike"):
+        factor = 0.5
+    if finding.kind == "nonfinite_values" and signals.steps.nonfinite[-100:].sum() < _RECURRENT_NONFINITE:
+        return None
+    if finding.kind == "loss_spike" and not _jump_remains(finding, signals.steps):
+        return None
+    if finding.kind == "learning_rate_too_high" and signals.learned:
+        # What was learnt is worth more than the weights of long ago.
+        return _scaled(finding, 0.5, repairs)
+    restored = repairs.good.before(finding.first_step).step
+    return replace(
+        _scaled(finding, factor, repairs), action=Action.ROLL_BACK, restored_step=restored
+    )
+
+
+def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    if _broken_by_an_update(finding, signals):
+        return None
+    paths = [layer.path for layer in signals.facts.layers]
+    # Layers below a dead one got no gradient so far: nothing is lost by drawing them all. A model that has learnt
+    # something keeps what it can.
+    named = [finding.subject] if signals.learned and finding.subject in paths else []
+    return _new(finding, Action.REINITIALIZE, layers=tuple(named))
+
+
+def _standardize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
+    return None if repairs.trials.get(finding.kind) else _new(finding, Action.STANDARDIZE_INPUTS)
+
+
+_OF_ACTION = {
+    Action.STOP: _stop,
+    Action.TIGHTEN_CLIPPING: _tighten,
+    Action.SCALE_LEARNING_RATE: _scale,
+    Action.ROLL_BACK: _roll_back,
+    Action.REINITIALIZE: _reinitialize,
+    Action.STANDARDIZE_INPUTS: _standardize,
+}
+
+
+def _new(finding: Finding, action: Action, **numbers: object) -> Remedy:
+    return Remedy(action=action, finding_id=finding.finding_id, kind=finding.kind, **numbers)  # type: ignore[arg-type]
+
+
+def _scaled(finding: Finding, factor: float, repairs: Repairs, *, grows: bool = False) -> Remedy:
+    """A learning rate of `factor` times as much; after a failed trial of the same cause, of a power of it."""
+    failed = repairs.failed.get(finding.kind, 0)
+    scaled = repairs.learning_rate_factor * (factor if grows else factor ** (failed + 1))
+    return _new(finding, Action.SCALE_LEARNING_RATE, learning_rate_factor=scaled, grows=grows)
+
+
+def _unchanged(steps: Steps) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    return steps.nonfinite | steps.skipped
+
+
+def _spikes(steps: Steps) -> int:
+    return int(steps.skipped[-1000:].sum())
+
+
+def _jump_remains(finding: Finding, steps: Steps) -> bool:
+    """Whether the loss is still high long after the spike: six deviations above what it was before."""
+    before = finite(steps.loss[steps.step < finding.first_step])[-128:]
+    after = steps.loss[steps.step > finding.last_step + _JUMP_REMAINS]
+    if len(before) < 32 or len(after) < 10:
+        return False
+    return bool(median(after[-10:]) > median(before) + 6 * before.std())
+
+
+def _broken_by_an_update(finding: Finding, signals: Signals) -> bool:
+    """Whether a large update broke the units, rather than their first weights: then going back helps."""
+    if finding.kind not in ("dead_units", "saturated_activations"):
+        return False
+    ratios = finite(signals.probes.update_ratio)
+    return bool(len(ratios)) and float(ratios.max()) > _LARGE_UPDATE
