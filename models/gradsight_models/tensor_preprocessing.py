@@ -34,7 +34,7 @@ class InputTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPreprocessing:
-    """Which columns become which input. No normalisation: a model of one's own brings its own, unless a repair had to."""
+    """Which columns become which input. A model of one's own brings its own normalisation, or a repair does."""
 
     columns: tuple[str, ...]
     """Names of the columns, in the order in which chunks bring them."""
@@ -94,7 +94,7 @@ class TensorPreprocessing:
         return torch.nn.functional.pad(following, (0, 1), value=_UNCOUNTED)
 
     def to_json(self) -> dict[str, Any]:
-        """`inputs` in the order of the model: name, dtype and shape of a row, names of its columns, and moments if any."""
+        """`inputs` in the order of the model: name, dtype and shape of a row, its columns' names, and moments if any."""
         inputs = [
             {
                 "name": wanted.name,
@@ -192,7 +192,9 @@ def _tensor(wanted: InputTensor, columns: Sequence[tuple[str, npt.NDArray[Any]]]
     values = torch.from_numpy(np.ascontiguousarray(stacked.reshape(len(stacked), *wanted.shape)))
     if not wanted.mean:
         return values
-    mean, deviation = (torch.tensor(figures, dtype=values.dtype) for figures in (wanted.mean, wanted.deviation))
+    mean, deviation = (
+        torch.tensor(figures, dtype=values.dtype) for figures in (wanted.mean, wanted.deviation)
+    )
     return (values - mean) / deviation
 
 

@@ -31,9 +31,12 @@ class Clipping:
 class Clipper:
     """Keeps gradients on a device within their limits."""
 
-    def __init__(self, limits: Clipping, device: torch.device) -> None:
+    def __init__(self, limits: Clipping, device: torch.device, *, norm_limit: Tensor | None = None) -> None:
+        """Limits as the spec gives them; `norm_limit` takes the norm's place, and may be tightened while training."""
         self._max_value = limits.max_value
-        self._max_norm = None if limits.max_norm is None else torch.full((), limits.max_norm, device=device)
+        self._max_norm = norm_limit
+        if norm_limit is None and limits.max_norm is not None:
+            self._max_norm = torch.full((), limits.max_norm, device=device)
         self._one = torch.ones((), device=device)
 
     def divisor(

@@ -5,13 +5,12 @@ from typing import Protocol
 
 from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.findings import Finding
-from gradsight_insight.signals import Signals
+from gradsight_insight.signals import Floats, Signals
 from gradsight_insight.statistics import finite, gain_ratio, mean
 from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
 from gradsight_worker.training.mitigation.remedies import GROWTH, LINEAR, Action, Remedy, choose, remedy_of
 from gradsight_worker.training.mitigation.repairs import Repairs, Trial
 
-PROBES_OF_A_TRIAL = 10
 _PROBES_OF_A_RAISE = 5
 _RUN_AWAY = ("nonfinite_values", "divergence")
 """Kinds that end a trial at once when they are seen in it."""
@@ -80,7 +79,7 @@ class ByFindings:
         new = probes.step > trial.changed_step
         ratio = gain_ratio(probes.predicted_decrease[new], probes.actual_decrease[new], probes.loss[new])
         # A promise too small to be measured is the smallest step of all.
-        too_small = ratio > LINEAR or (ratio != ratio and not _moved(signals, new))
+        too_small = ratio > LINEAR or (ratio != ratio and not _moved(probes.update_ratio[new]))
         return GROWTH * self._repairs.learning_rate_factor if too_small and not signals.learned else None
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
@@ -115,8 +114,9 @@ class ByFindings:
         return not suspicious and bool(len(best)) and newest <= _WELL * float(best.min())
 
 
-def _moved(signals: Signals, new: object) -> bool:
-    return bool((signals.probes.update_ratio[new] > 1e-5).any())  # type: ignore[index]
+def _moved(update_ratio: Floats) -> bool:
+    """Whether any layer moves by more than rounding."""
+    return bool((update_ratio > 1e-5).any())
 
 
 class Replay:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradsight_insight.categories import Categories
-from gradsight_insight.comparison import exact_p_value
+from gradsight_insight.mcnemar import exact_p_value
 from gradsight_insight.statistics import mcnemar_z, paired_z
 
 SIGNIFICANT = 2.58
@@ -55,9 +55,7 @@ class HeldOutTest:
         return self.loss_z <= -SIGNIFICANT
 
 
-def held_out_test(
-    before: HeldOutAnswers, now: HeldOutAnswers, categories: Categories | None
-) -> HeldOutTest:
+def held_out_test(before: HeldOutAnswers, now: HeldOutAnswers, categories: Categories | None) -> HeldOutTest:
     """Compare the answers of two sets of weights to the same rows."""
     old, new = (
         np.nan_to_num(answers.losses.astype(np.float64), nan=_LARGEST_LOSS, posinf=_LARGEST_LOSS)

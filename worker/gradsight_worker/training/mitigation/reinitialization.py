@@ -57,9 +57,7 @@ def reinitialize(
     generator = torch.Generator().manual_seed(seed)
     owners = {path: part for path, part in model.named_modules() if _owns(part)}
     last = [path for path, part in owners.items() if _has_matrix(part)][-1:]
-    values = dict(
-        zip(state.parameters.names, state.parameters.shaped(state.parameters.values), strict=True)
-    )
+    values = dict(zip(state.parameters.names, state.parameters.shaped(state.parameters.values), strict=True))
     for path, part in owners.items():
         prefix = f"{path}." if path else ""
         own = {name: prefix + name for name, _ in part.named_parameters(recurse=False)}
@@ -96,7 +94,7 @@ def _drawn(parameter: _Parameter, like: Tensor, generator: torch.Generator) -> T
     if like.ndim < 2:
         return drawn
     if parameter.kind in _RECURRENT and "hh" in parameter.name:
-        for square in drawn.split(like.shape[1]):
+        for square in drawn.view(-1, like.shape[1], like.shape[1]):
             nn.init.orthogonal_(square, generator=generator)
         return drawn
     if parameter.kind in _RECURRENT or "in_proj" in parameter.name:

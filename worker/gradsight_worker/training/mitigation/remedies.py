@@ -14,7 +14,7 @@ from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.attribution import rank
 from gradsight_insight.catalogue import KINDS
 from gradsight_insight.findings import Finding
-from gradsight_insight.signals import Signals, Steps
+from gradsight_insight.signals import InputFacts, Signals, Steps
 from gradsight_insight.statistics import finite, gain_ratio, median
 from gradsight_worker.training.mitigation.repairs import Repairs
 
@@ -29,6 +29,8 @@ _RECURRENT_NONFINITE = 3
 _FREQUENT_SPIKES = 3
 """Of the newest 1,000 steps may be skipped; with more, the gradient is clipped."""
 _CLIP_QUANTILE = 0.9
+_FAR = 5.0
+"""Deviation of inputs, or 1 over it, from which on standardizing them can help."""
 _JUMP_REMAINS = 50
 """Steps after a spike at which a loss that is still high calls for going back."""
 
@@ -76,7 +78,9 @@ def remedy_of(applied: event_pb2.MitigationApplied) -> Remedy:
         action=Action(insight_pb2.MitigationAction.Name(applied.action).removeprefix(ACTION_PREFIX).lower()),
         finding_id=applied.finding_id,
         kind=applied.finding_id.rpartition("-")[0],
-        learning_rate_factor=applied.learning_rate_factor if applied.HasField("learning_rate_factor") else None,
+        learning_rate_factor=applied.learning_rate_factor
+        if applied.HasField("learning_rate_factor")
+        else None,
         norm_limit=applied.gradient_norm_limit if applied.HasField("gradient_norm_limit") else None,
         restored_step=applied.restored_step if applied.HasField("restored_step") else None,
         layers=tuple(applied.layers),
@@ -101,9 +105,7 @@ def choose(
     return None
 
 
-def _remedy(
-    finding: Finding, signals: Signals, repairs: Repairs, recipe_changes: bool
-) -> Remedy | None:
+def _remedy(finding: Finding, signals: Signals, repairs: Repairs, recipe_changes: bool) -> Remedy | None:
     tried = repairs.trials.get(finding.kind, 0)
     possible: list[Remedy] = []
     for action in map(Action, KINDS[finding.kind].repairs):
@@ -154,9 +156,7 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
         # What was learnt is worth more than the weights of long ago.
         return _scaled(finding, 0.5, repairs)
     restored = repairs.good.before(finding.first_step).step
-    return replace(
-        _scaled(finding, factor, repairs), action=Action.ROLL_BACK, restored_step=restored
-    )
+    return replace(_scaled(finding, factor, repairs), action=Action.ROLL_BACK, restored_step=restored)
 
 
 def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
@@ -170,7 +170,9 @@ def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remed
 
 
 def _standardize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
-    return None if repairs.trials.get(finding.kind) else _new(finding, Action.STANDARDIZE_INPUTS)
+    tried = Action.STANDARDIZE_INPUTS.value in repairs.recipe or repairs.trials.get(finding.kind)
+    helps = any(map(_far_from_standard, signals.facts.inputs))
+    return _new(finding, Action.STANDARDIZE_INPUTS) if helps and not tried else None
 
 
 _OF_ACTION = {
@@ -196,6 +198,12 @@ def _scaled(finding: Finding, factor: float, repairs: Repairs, *, grows: bool = 
 
 def _unchanged(steps: Steps) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     return steps.nonfinite | steps.skipped
+
+
+def _far_from_standard(figures: InputFacts) -> bool:
+    if figures.mean is None or figures.deviation is None:
+        return False
+    return abs(figures.mean) > 1 or not 1 / _FAR < figures.deviation < _FAR
 
 
 def _spikes(steps: Steps) -> int:

@@ -45,7 +45,7 @@ class Repairs:
 
     spikes: SpikeGuard
     norm_limit: Tensor
-    """Largest norm of the gradient, on the device; infinite while no repair has set one."""
+    """Largest norm of the gradient, on the device; infinite for none."""
     learning_rate_factor: float = 1.0
     """What the schedule's learning rate is multiplied by."""
     good: GoodSnapshots = field(default_factory=GoodSnapshots)
@@ -66,11 +66,11 @@ class Repairs:
     """Step until which no trial begins."""
 
     @classmethod
-    def none_yet(cls, device: torch.device, *, prior_loss: float) -> "Repairs":
-        """The beginning of a run."""
+    def none_yet(cls, device: torch.device, *, prior_loss: float, norm_limit: float | None) -> "Repairs":
+        """The beginning of a run whose spec limits the gradient's norm, or does not (None)."""
         return cls(
             spikes=SpikeGuard(device, prior_loss=prior_loss),
-            norm_limit=torch.full((), torch.inf, device=device),
+            norm_limit=torch.full((), torch.inf if norm_limit is None else norm_limit, device=device),
         )
 
     def next_id(self) -> str:
@@ -133,7 +133,5 @@ class Repairs:
 
 def _snapshot(step: int, place: str, tensors: Mapping[str, Tensor]) -> Snapshot:
     prefix = f"{place}/"
-    named = {
-        name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-    }
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return Snapshot(step=step, tensors=named)
