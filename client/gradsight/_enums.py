@@ -36,6 +36,7 @@ class JobErrorReason(enum.StrEnum):
     TOO_MANY_LOSSES = enum.auto()
     ARTIFACT_UNAVAILABLE = enum.auto()
     INTERNAL = enum.auto()
+    CRITICAL_FINDING = enum.auto()
     UNKNOWN = enum.auto()
 
 

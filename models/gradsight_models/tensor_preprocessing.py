@@ -94,7 +94,7 @@ class TensorPreprocessing:
         return torch.nn.functional.pad(following, (0, 1), value=_UNCOUNTED)
 
     def to_json(self) -> dict[str, Any]:
-        """`inputs` in the order of the model: name, dtype and shape of a row, its columns' names, and moments if any."""
+        """`inputs` in the order of the model: name, dtype and shape of a row, its columns, moments if any."""
         inputs = [
             {
                 "name": wanted.name,

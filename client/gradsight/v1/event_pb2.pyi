@@ -940,9 +940,9 @@ class MitigationApplied(google.protobuf.message.Message):
     RESTORED_STEP_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
     mitigation_id: builtins.str
-    """Identity within the job, `mitigation-1` say."""
+    """Identity within the job, `mitigation-1` say. Once more with the same identity: its learning rate was raised again."""
     finding_id: builtins.str
-    """Finding that it answers."""
+    """Finding that it answers. Empty for a step that was skipped as a spike."""
     action: gradsight.v1.insight_pb2.MitigationAction.ValueType
     """What it does."""
     description: builtins.str
@@ -952,14 +952,14 @@ class MitigationApplied(google.protobuf.message.Message):
     trial: builtins.bool
     """True: it is on trial until a MitigationKept or MitigationReverted with its identity."""
     learning_rate_factor: builtins.float
-    """What the schedule's learning rate is multiplied by from now on. Present for SCALE_LEARNING_RATE."""
+    """What the schedule's learning rate is multiplied by from now on. Present for SCALE_LEARNING_RATE and ROLL_BACK."""
     gradient_norm_limit: builtins.float
     """Largest norm of the gradient from now on. Present for TIGHTEN_CLIPPING."""
     restored_step: builtins.int
     """Step whose weights and optimizer state were restored. Present for ROLL_BACK."""
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Paths of the layers that begin anew. Present for REINITIALIZE."""
+        """Paths of the layers that begin anew. For REINITIALIZE; empty when all do."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gradsight/v1/state.proto\x12\x0cgradsight.v1\"\x9c\x01\n\x08JobError\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.gradsight.v1.JobErrorReason\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.gradsight.v1.Fault\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x0b\n\x03row\x18\x05 \x01(\x03\x12\x11\n\tretryable\x18\x06 \x01(\x08*\xe1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x15\n\x11JOB_STATE_PAUSING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x05\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\xd9\x03\n\x0eJobErrorReason\x12 \n\x1cJOB_ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dJOB_ERROR_REASON_INVALID_SPEC\x10\x01\x12!\n\x1dJOB_ERROR_REASON_INVALID_DATA\x10\x02\x12#\n\x1fJOB_ERROR_REASON_NONFINITE_LOSS\x10\x03\x12\"\n\x1eJOB_ERROR_REASON_OUT_OF_MEMORY\x10\x04\x12\x1e\n\x1aJOB_ERROR_REASON_TIMED_OUT\x10\x05\x12\x1c\n\x18JOB_ERROR_REASON_STALLED\x10\x06\x12!\n\x1dJOB_ERROR_REASON_TRAINER_DIED\x10\x07\x12 \n\x1cJOB_ERROR_REASON_WORKER_LOST\x10\x08\x12#\n\x1fJOB_ERROR_REASON_WORKER_DRAINED\x10\t\x12$\n JOB_ERROR_REASON_TOO_MANY_LOSSES\x10\n\x12)\n%JOB_ERROR_REASON_ARTIFACT_UNAVAILABLE\x10\x0b\x12\x1d\n\x19JOB_ERROR_REASON_INTERNAL\x10\x0c*\x85\x01\n\x05\x46\x61ult\x12\x15\n\x11\x46\x41ULT_UNSPECIFIED\x10\x00\x12\x0e\n\nFAULT_USER\x10\x01\x12\x0e\n\nFAULT_DATA\x10\x02\x12\x0f\n\x0b\x46\x41ULT_MODEL\x10\x03\x12\x0f\n\x0b\x46\x41ULT_INFRA\x10\x04\x12\x10\n\x0c\x46\x41ULT_POLICY\x10\x05\x12\x11\n\rFAULT_UNKNOWN\x10\x06*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x42W\n\x10\x64\x65v.gradsight.v1B\nStateProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gradsight/v1/state.proto\x12\x0cgradsight.v1\"\x9c\x01\n\x08JobError\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.gradsight.v1.JobErrorReason\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.gradsight.v1.Fault\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x0b\n\x03row\x18\x05 \x01(\x03\x12\x11\n\tretryable\x18\x06 \x01(\x08*\xe1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x15\n\x11JOB_STATE_PAUSING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x05\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\x80\x04\n\x0eJobErrorReason\x12 \n\x1cJOB_ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dJOB_ERROR_REASON_INVALID_SPEC\x10\x01\x12!\n\x1dJOB_ERROR_REASON_INVALID_DATA\x10\x02\x12#\n\x1fJOB_ERROR_REASON_NONFINITE_LOSS\x10\x03\x12\"\n\x1eJOB_ERROR_REASON_OUT_OF_MEMORY\x10\x04\x12\x1e\n\x1aJOB_ERROR_REASON_TIMED_OUT\x10\x05\x12\x1c\n\x18JOB_ERROR_REASON_STALLED\x10\x06\x12!\n\x1dJOB_ERROR_REASON_TRAINER_DIED\x10\x07\x12 \n\x1cJOB_ERROR_REASON_WORKER_LOST\x10\x08\x12#\n\x1fJOB_ERROR_REASON_WORKER_DRAINED\x10\t\x12$\n JOB_ERROR_REASON_TOO_MANY_LOSSES\x10\n\x12)\n%JOB_ERROR_REASON_ARTIFACT_UNAVAILABLE\x10\x0b\x12\x1d\n\x19JOB_ERROR_REASON_INTERNAL\x10\x0c\x12%\n!JOB_ERROR_REASON_CRITICAL_FINDING\x10\r*\x85\x01\n\x05\x46\x61ult\x12\x15\n\x11\x46\x41ULT_UNSPECIFIED\x10\x00\x12\x0e\n\nFAULT_USER\x10\x01\x12\x0e\n\nFAULT_DATA\x10\x02\x12\x0f\n\x0b\x46\x41ULT_MODEL\x10\x03\x12\x0f\n\x0b\x46\x41ULT_INFRA\x10\x04\x12\x10\n\x0c\x46\x41ULT_POLICY\x10\x05\x12\x11\n\rFAULT_UNKNOWN\x10\x06*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x42W\n\x10\x64\x65v.gradsight.v1B\nStateProtoP\x01Z&gradsight.dev/gradsight/v1;gradsightv1\xaa\x02\x0cGradsight.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSTATE']._serialized_start=202
   _globals['_JOBSTATE']._serialized_end=427
   _globals['_JOBERRORREASON']._serialized_start=430
-  _globals['_JOBERRORREASON']._serialized_end=903
-  _globals['_FAULT']._serialized_start=906
-  _globals['_FAULT']._serialized_end=1039
-  _globals['_SPLIT']._serialized_start=1041
-  _globals['_SPLIT']._serialized_end=1126
-  _globals['_SEVERITY']._serialized_start=1128
-  _globals['_SEVERITY']._serialized_end=1228
+  _globals['_JOBERRORREASON']._serialized_end=942
+  _globals['_FAULT']._serialized_start=945
+  _globals['_FAULT']._serialized_end=1078
+  _globals['_SPLIT']._serialized_start=1080
+  _globals['_SPLIT']._serialized_end=1165
+  _globals['_SEVERITY']._serialized_start=1167
+  _globals['_SEVERITY']._serialized_end=1267
   _globals['_JOBERROR']._serialized_start=43
   _globals['_JOBERROR']._serialized_end=199
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,8 @@ class _JobErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """A file that the job needs is missing or damaged."""
     JOB_ERROR_REASON_INTERNAL: _JobErrorReason.ValueType  # 12
     """An error of gradsight itself."""
+    JOB_ERROR_REASON_CRITICAL_FINDING: _JobErrorReason.ValueType  # 13
+    """The policy stop ended training on a critical finding, before any weights were worth keeping."""
 
 class JobErrorReason(_JobErrorReason, metaclass=_JobErrorReasonEnumTypeWrapper):
     """What happened to a failed job or a lost attempt. New values may appear."""
@@ -127,6 +129,8 @@ JOB_ERROR_REASON_ARTIFACT_UNAVAILABLE: JobErrorReason.ValueType  # 11
 """A file that the job needs is missing or damaged."""
 JOB_ERROR_REASON_INTERNAL: JobErrorReason.ValueType  # 12
 """An error of gradsight itself."""
+JOB_ERROR_REASON_CRITICAL_FINDING: JobErrorReason.ValueType  # 13
+"""The policy stop ended training on a critical finding, before any weights were worth keeping."""
 global___JobErrorReason = JobErrorReason
 
 class _Fault:

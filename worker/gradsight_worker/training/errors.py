@@ -31,6 +31,12 @@ class TrainingFailed(Exception):
         return cls(_error(state_pb2.JOB_ERROR_REASON_NONFINITE_LOSS, state_pb2.FAULT_MODEL, message))
 
     @classmethod
+    def by_finding(cls, message: str, *, of_data: bool) -> Self:
+        """A critical finding ended training before any weights were worth keeping."""
+        fault = state_pb2.FAULT_DATA if of_data else state_pb2.FAULT_MODEL
+        return cls(_error(state_pb2.JOB_ERROR_REASON_CRITICAL_FINDING, fault, message))
+
+    @classmethod
     def by_memory(cls, message: str) -> Self:
         """The model and its batch do not fit the device or the machine."""
         return cls(_error(state_pb2.JOB_ERROR_REASON_OUT_OF_MEMORY, state_pb2.FAULT_MODEL, message))

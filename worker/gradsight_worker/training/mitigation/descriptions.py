@@ -1,8 +1,38 @@
 """Repairs and their trials in words and numbers, for the event log."""
 
-from gradsight.v1 import insight_pb2
+from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_worker.training.mitigation.held_out_test import SIGNIFICANT, HeldOutTest
-from gradsight_worker.training.mitigation.remedies import Action, Remedy
+from gradsight_worker.training.mitigation.remedies import ACTION_PREFIX, Action, Remedy
+
+
+def applied_event(
+    remedy: Remedy, mitigation_id: str, *, step: int, trial: bool
+) -> event_pb2.MitigationApplied:
+    """What is told when a remedy is applied after a step."""
+    return event_pb2.MitigationApplied(
+        mitigation_id=mitigation_id,
+        finding_id=remedy.finding_id,
+        action=insight_pb2.MitigationAction.Value(ACTION_PREFIX + remedy.action.name),
+        description=description_of(remedy),
+        step=step,
+        trial=trial,
+        learning_rate_factor=remedy.learning_rate_factor,
+        gradient_norm_limit=remedy.norm_limit,
+        restored_step=remedy.restored_step,
+        layers=remedy.layers,
+    )
+
+
+def skipped_event(mitigation_id: str, *, step: int, loss: float, norm: float) -> event_pb2.MitigationApplied:
+    """What is told of a step that was skipped as a spike."""
+    return event_pb2.MitigationApplied(
+        mitigation_id=mitigation_id,
+        action=insight_pb2.MITIGATION_ACTION_SKIP_STEP,
+        description=f"step {step} changed nothing: its loss {loss:.4g} or its gradient norm {norm:.4g} is more than "
+        f"six deviations above the newest steps'",
+        step=step,
+        trial=False,
+    )
 
 
 def description_of(remedy: Remedy) -> str:

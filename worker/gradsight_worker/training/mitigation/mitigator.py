@@ -11,17 +11,17 @@ and random numbers go on, so that rows which did harm are behind the run.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradsight.v1 import event_pb2, insight_pb2
+from gradsight.v1 import event_pb2
 from gradsight_insight.categories import Categories
 from gradsight_worker.training.mitigation.decisions import Decisions
-from gradsight_worker.training.mitigation.descriptions import description_of, evidence_of, failure_of
+from gradsight_worker.training.mitigation.descriptions import applied_event, evidence_of, failure_of
 from gradsight_worker.training.mitigation.held_out_test import (
     HeldOutAnswers,
     HeldOutTest,
     held_out_test,
 )
 from gradsight_worker.training.mitigation.recipe import Recipe
-from gradsight_worker.training.mitigation.remedies import ACTION_PREFIX, RECIPE_CHANGES, Action, Remedy
+from gradsight_worker.training.mitigation.remedies import RECIPE_CHANGES, Action, Remedy
 from gradsight_worker.training.mitigation.repairs import COOL_DOWN_PROBES, Repairs, Trial
 from gradsight_worker.training.mitigation.snapshots import Snapshot
 from gradsight_worker.training.state import TrainingState
@@ -66,14 +66,16 @@ class Mitigator:
         if not self.repairs.good.snapshots:
             self.repairs.good.add(Snapshot.of(self.state))
 
-    def consult(self, *, last: bool) -> str | None:
-        """Everything up to this step was measured; `last`: no step follows. Why training must stop, or None."""
-        step, trial = self.state.step, self.repairs.trial
+    def consult(self, step: int, *, last: bool) -> Remedy | None:
+        """Everything up to this step was measured; `last`: no step follows. The remedy when it is to stop, or None."""
+        trial = self.repairs.trial
         if trial is not None:
             self._go_on_with(trial, last=last)
         elif not last and (remedy := self.decisions.remedy(step)) is not None:
             if remedy.action is Action.STOP:
-                return self._stop(remedy)
+                applied = applied_event(remedy, self.repairs.next_id(), step=step, trial=False)
+                self.report(event_pb2.JobEvent(mitigation_applied=applied))
+                return remedy
             self._begin_trial(remedy)
         elif step >= self.repairs.good.newest_step + self._spacing and self.decisions.all_is_well(step):
             self.repairs.good.add(Snapshot.of(self.state))
@@ -82,11 +84,6 @@ class Mitigator:
     @property
     def _spacing(self) -> int:
         return max(_PROBES_BETWEEN_SNAPSHOTS * self.interval, self.total_steps // _SNAPSHOTS_OF_A_RUN)
-
-    def _stop(self, remedy: Remedy) -> str:
-        applied = self._event(remedy, self.repairs.next_id(), trial=False)
-        self.report(event_pb2.JobEvent(mitigation_applied=applied))
-        return applied.description
 
     def _begin_trial(self, remedy: Remedy) -> None:
         step, repairs = self.state.step, self.repairs
@@ -118,7 +115,7 @@ class Mitigator:
         if remedy.action in RECIPE_CHANGES:
             self._change_recipe(remedy)
         self.note_event(_EVENT_OF_ACTION[remedy.action], self.state.step)
-        applied = self._event(remedy, trial.mitigation_id, trial=True)
+        applied = applied_event(remedy, trial.mitigation_id, step=self.state.step, trial=True)
         self.report(event_pb2.JobEvent(mitigation_applied=applied))
 
     def _change_recipe(self, remedy: Remedy) -> None:
@@ -185,17 +182,3 @@ class Mitigator:
             repairs.recipe.pop()
             self.recipe.tell(repairs.recipe)
         self.note_event("rolled_back", self.state.step)
-
-    def _event(self, remedy: Remedy, mitigation_id: str, *, trial: bool) -> event_pb2.MitigationApplied:
-        return event_pb2.MitigationApplied(
-            mitigation_id=mitigation_id,
-            finding_id=remedy.finding_id,
-            action=insight_pb2.MitigationAction.Value(ACTION_PREFIX + remedy.action.name),
-            description=description_of(remedy),
-            step=self.state.step,
-            trial=trial,
-            learning_rate_factor=remedy.learning_rate_factor,
-            gradient_norm_limit=remedy.norm_limit,
-            restored_step=remedy.restored_step,
-            layers=remedy.layers,
-        )
