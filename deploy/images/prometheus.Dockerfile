@@ -2,6 +2,7 @@
 FROM prom/prometheus:v3.5.0
 
 COPY deploy/prometheus/prometheus.compose.yml /etc/prometheus/prometheus.yml
+COPY deploy/prometheus/rules /etc/prometheus/rules
 
 USER 65534:65534
 EXPOSE 9090

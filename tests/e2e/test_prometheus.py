@@ -1,84 +1,38 @@
 """A real Prometheus with the configuration that is shipped sees what the event log says."""
 
-import contextlib
-import json
-import os
-import shutil
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.conftest import ROOT, Datasets, Household, free_ports, wait_for, wait_until_saved
+from tests.e2e.conftest import ROOT, Datasets, Household, wait_for, wait_until_saved
+from tests.prometheus import Prometheus, program, running_prometheus
 
 from gradsight import JobState
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prometheus:
-    """A running server."""
-
-    address: str
-
-    def query(self, expression: str) -> dict[tuple[str, ...], float]:
-        """Value by the labels that are left beside the job's id and the scrape's own, sorted by their names."""
-        asked = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{asked}", timeout=10) as answer:
-            found = json.load(answer)["data"]["result"]
-        hidden = {"__name__", "instance", "job", "job_id"}
-        return {
-            tuple(value for name, value in sorted(series["metric"].items()) if name not in hidden): float(
-                series["value"][1]
-            )
-            for series in found
-        }
 
 
 @pytest.fixture(scope="module")
 def prometheus(shared_household: Household, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """The server, with the shipped file; only ports and intervals are the test's own."""
     directory = tmp_path_factory.mktemp("prometheus")
-    (port,) = free_ports(1)
-    configuration = directory / "prometheus.yml"
-    configuration.write_text(shipped_configuration(shared_household))
-    command = [
-        _program("prometheus"),
-        f"--config.file={configuration}",
-        f"--storage.tsdb.path={directory}/data",
-    ]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        server = Prometheus(address=f"127.0.0.1:{port}")
-
-        def ready() -> bool:
-            assert process.poll() is None, (directory / "log").read_text()
-            with contextlib.suppress(OSError):
-                return bool(server.query("vector(1)"))
-            return False
-
-        wait_for("Prometheus", ready)
+    with running_prometheus(shipped_configuration(shared_household), directory) as server:
         yield server
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
-def shipped_configuration(household: Household) -> str:
+def shipped_configuration(household: Household) -> dict[str, Any]:
     """`deploy/prometheus/prometheus.yml` with the ports of this household, scraped every half second."""
     shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     ports = {9117: household.exporter, 9118: household.service_metrics, 9119: household.worker_metrics}
     shipped["global"]["scrape_interval"] = "500ms"
+    shipped["rule_files"] = [str(ROOT / "deploy/prometheus" / files) for files in shipped["rule_files"]]
     for job in shipped["scrape_configs"]:
         job.pop("scrape_interval", None)
         for static in job["static_configs"]:
             static["targets"] = [ports[int(target.rpartition(":")[2])] for target in static["targets"]]
-    return yaml.safe_dump(shipped)
+    assert isinstance(shipped, dict)
+    return shipped
 
 
 def test_all_three_targets_are_up(prometheus: Prometheus) -> None:
@@ -162,7 +116,7 @@ def test_promtool_finds_nothing_to_say_about_a_page(
     text = household.scrape(getattr(household, page))
     assert text
     checked = subprocess.run(
-        [_program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
@@ -170,7 +124,7 @@ def test_promtool_finds_nothing_to_say_about_a_page(
 def test_the_shipped_configuration_is_valid(tmp_path: Path) -> None:
     shipped = str(ROOT / "deploy/prometheus/prometheus.yml")
     checked = subprocess.run(
-        [_program("promtool"), "check", "config", shipped], capture_output=True, text=True, check=False
+        [program("promtool"), "check", "config", shipped], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
 
@@ -190,12 +144,3 @@ def test_the_three_pages_have_no_family_in_common(household: Household) -> None:
 
 def _nonzero(counts: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
     return {labels: count for labels, count in counts.items() if count}
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is not on the PATH, and here it must be")
-        pytest.skip(f"{name} is not on the PATH")
-    return found

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from gradsight._version import __version__
 from gradsight.v1 import state_pb2
+from gradsight_insight.catalogue import KINDS
 from gradsight_service.exporter.exposition import Family, labelled, sample
 from gradsight_service.exporter.fleet_families import fleet_lines
 from gradsight_service.exporter.job_families import FAMILIES, job_lines
@@ -13,6 +14,11 @@ from gradsight_store.store import Store
 
 STORE_UP = Family(name="gradsight_store_up", kind="gauge", help="1 when the store answered this scrape.")
 BUILD_INFO = Family(name="gradsight_build_info", kind="gauge", help="Version of the exporter; always 1.")
+KIND_INFO = Family(
+    name="gradsight_finding_kind_info",
+    kind="gauge",
+    help="Title and page of a kind of finding; always 1.",
+)
 FOLDED_SERIES = Family(
     name="gradsight_exporter_folded_series",
     kind="gauge",
@@ -64,6 +70,10 @@ class Page:
 def _own_lines(*, store_up: bool) -> Iterable[str]:
     yield BUILD_INFO.header()
     yield sample(BUILD_INFO.name, labelled(version=__version__), 1.0)
+    yield KIND_INFO.header()
+    for kind in KINDS.values():
+        labels = labelled(kind=kind.name, title=kind.title, page=kind.page.removesuffix(".md"))
+        yield sample(KIND_INFO.name, labels, 1.0)
     yield STORE_UP.header()
     yield f"{STORE_UP.name} {int(store_up)}\n"
 
