@@ -5,12 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from gradsight_insight.detectors.contracts import CONTRACTS
+from gradsight_insight.detectors.depth import DEPTH
 from gradsight_insight.detectors.initialization import INITIALIZATION
+from gradsight_insight.detectors.learning_rate import LEARNING_RATE
 from gradsight_insight.detectors.nonfinite import NONFINITE
+from gradsight_insight.detectors.spikes import SPIKES
 from gradsight_insight.detectors.units import UNITS
 from gradsight_insight.kinds import Detector, FindingKind
 
-DETECTORS: Sequence[Detector] = (CONTRACTS, NONFINITE, INITIALIZATION, UNITS)
+DETECTORS: Sequence[Detector] = (CONTRACTS, NONFINITE, INITIALIZATION, UNITS, DEPTH, LEARNING_RATE, SPIKES)
 """In the order of `attribution.ORDER`."""
 
 KINDS: Mapping[str, FindingKind] = MappingProxyType(

@@ -1,0 +1,296 @@
+"""Are the steps of the right size? FM-08 learning rate too high, FM-09 too low."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gradsight_insight.detectors.windows import (
+    FULL_WINDOW,
+    READABLE_WINDOW,
+    medians,
+    newest_loss,
+    number,
+    percent,
+    plain,
+    window,
+    window_gain_ratio,
+)
+from gradsight_insight.kinds import Family, FindingKind, Observation, Threshold
+from gradsight_insight.signals import Probes, Signals
+from gradsight_insight.statistics import finite, median, paired_z, theil_sen_slope
+
+EARLY_WINDOW = 5
+"""Probes from which steps that are far too large are called so."""
+WITHOUT_WORST = 0.2
+"""Gain ratio that a window must stay below without its worst probe: one wild batch is no learning rate."""
+
+LEARNING_RATE_TOO_HIGH = FindingKind(
+    code="FM-08",
+    name="learning_rate_too_high",
+    title="Learning rate too high",
+    severity="warning",
+    you_see=(
+        "The loss bounces instead of falling, or jumps up in the first steps and then stays high; runs with "
+        "other seeds end in very different places. With a tenth of the learning rate it falls smoothly."
+    ),
+    mechanism=(
+        "The gradient says how the loss changes for a tiny step. Along the step the loss is about a parabola: "
+        "it falls by what the gradient promises, less half the curvature times the step squared. A step that "
+        "lands at the bottom brings half of the promise; one of twice that length ends on the opposite slope "
+        "at the same height and brings nothing; a longer one ends higher than it began. The gain ratio is "
+        "exactly this share. Where steps go past the bottom every time, the run bounces between the walls of "
+        "the valley, and large jumps push units into regions from which no gradient leads back."
+    ),
+    rule=(
+        "Over a window of 8 to 20 probes: the gain ratio is below `gain_ratio`, also without its worst probe, "
+        "the median update is above `update_ratio` of the weights, and the training loss is above `fitted` of "
+        "guessing. From five probes on, when some layer's median update is above `early_update_ratio`. Silent "
+        "while the newest evaluations show held-out rows getting better (paired z below −2.58). Critical "
+        "while the model has not learned."
+    ),
+    look_alikes=(
+        "Noise of small batches near the end of training: the ratio is low, and held-out rows still get "
+        "better. A lower learning rate helps there too, but nothing is wrong.",
+        "The edge of stability: a ratio of 0.2 to 0.5 with a falling loss. This is where the fastest runs are.",
+        "Momentum: at the best settings the batch's loss goes up in every fifth probe. Only the pooled window "
+        "counts.",
+        "A single wild batch (FM-02): it spoils one probe, and the window is read without it.",
+        "Dead units (FM-06): after a collapse the ratio looks healthy again. That is why FM-06 is asked first.",
+    ),
+    actions=(
+        "Divide the learning rate by 10, and look for the largest that still has a gain ratio above 0.2.",
+        "Warm the learning rate up over the first few hundred steps.",
+        "Let it decay towards the end.",
+        "Limit the gradient's norm, when single steps are to blame.",
+    ),
+    gradsight_does=(
+        "It measures the gain ratio on probe steps with the same batch before and after the update. Under "
+        "`REPAIR` it goes back to the last good snapshot and divides the learning rate by 10, or halves it "
+        "where the loss is falling anyway: a trial that is kept only if held-out rows are answered better. "
+        "`STOP` ends the job when the model has not learned."
+    ),
+    sources=(
+        "Conn, Gould, Toint: Trust-region methods, 2000 (gain ratio)",
+        "Schneider, Dangel, Hennig: Cockpit, arXiv 2102.06604 (their alpha is 1 − 2 × gain ratio)",
+        "Cohen et al.: Gradient descent on neural networks typically occurs at the edge of stability, arXiv "
+        "2103.00065",
+        "Braiek, Khomh: TheDeepChecker, TOSEM 2022, arXiv 2204.00694 (update ratio 0.1)",
+    ),
+    thresholds={
+        "gain_ratio": Threshold(
+            default=0.1,
+            low=-10.0,
+            high=0.5,
+            meaning="Share of the promised decrease that the window must bring.",
+        ),
+        "update_ratio": Threshold(
+            default=1e-3,
+            low=0.0,
+            high=1.0,
+            meaning="Median size of an update over the weights' size, below which steps are small.",
+        ),
+        "early_update_ratio": Threshold(
+            default=0.1,
+            low=1e-3,
+            high=10.0,
+            meaning="The same for some layer, from which five probes are enough.",
+        ),
+        "fitted": Threshold(
+            default=0.1,
+            low=0.0,
+            high=1.0,
+            meaning="Training loss over that of guessing, below which a low gain ratio is noise.",
+        ),
+    },
+    repairs=("roll_back", "scale_learning_rate"),
+)
+
+LEARNING_RATE_TOO_LOW = FindingKind(
+    code="FM-09",
+    name="learning_rate_too_low",
+    title="Learning rate too low",
+    severity="warning",
+    you_see="The loss falls, smoothly and hardly: at this pace the budget ends long before anything is learned.",
+    mechanism=(
+        "A step so small that the loss along it is a straight line brings exactly what the gradient promises: "
+        "the gain ratio is 1. That sounds good and means the opposite: the step could be several times longer "
+        "before curvature took anything away. Progress per step is the learning rate times the squared "
+        "gradient, and when the first factor is 1,000 times too small, so is the progress. The model is "
+        "sound; it only needs 1,000 times the steps."
+    ),
+    rule=(
+        "Over a full window of 20 probes, after warm-up, while the model has not learned: the gain ratio is "
+        "above `gain_ratio`, and either every layer's median update is below `update_ratio` of its weights, "
+        "or the median is below `projected_update_ratio` and the window's slope cannot bring the loss below "
+        "0.8 of guessing within the remaining steps."
+    ),
+    look_alikes=(
+        "Vanishing gradients (FM-05), dead units (FM-06), frozen layers (FM-10): updates are small for "
+        "another reason. They are asked first, and this finding is then their consequence.",
+        "Warm-up: the learning rate is still to come.",
+        "The end of a cosine schedule: the model has learned by then.",
+        "A model that ignores its inputs (FM-12): its updates are of the usual size and lead nowhere.",
+    ),
+    actions=(
+        "Multiply the learning rate by 4 until the gain ratio falls below 0.9; 0.2 to 0.65 is the best range.",
+        "Run a range test: 100 steps from 1e-8 upwards, until the loss is 4 times its best.",
+        "For SGD without momentum, use Adam or momentum 0.9.",
+        "Train longer, if the learning rate is what you want.",
+    ),
+    gradsight_does=(
+        "Under `REPAIR` it multiplies the learning rate by 4, every five probes, for as long as the gain "
+        "ratio is above 0.9 and the model has not learned; each is a trial that is kept only if held-out rows "
+        "are answered better. `STOP` does nothing, for the run is only slow."
+    ),
+    sources=(
+        "Conn, Gould, Toint: Trust-region methods, 2000 (expansion where the model predicts well)",
+        "Smith: Cyclical learning rates for training neural networks, arXiv 1506.01186 (range test)",
+        "Karpathy: CS231n course notes, neural networks 3 (updates of about 1e-3 of the weights)",
+    ),
+    thresholds={
+        "gain_ratio": Threshold(
+            default=0.9,
+            low=0.5,
+            high=1.0,
+            meaning="Share of the promised decrease from which a step is a straight line.",
+        ),
+        "update_ratio": Threshold(
+            default=1e-5,
+            low=0.0,
+            high=1e-2,
+            meaning="Size of an update over the weights' size, below which no layer moves.",
+        ),
+        "projected_update_ratio": Threshold(
+            default=3e-4,
+            low=0.0,
+            high=1e-1,
+            meaning="Median of the same, below which the pace is projected to the budget's end.",
+        ),
+    },
+    repairs=("scale_learning_rate",),
+)
+
+
+def _too_high(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    probes = window(signals)
+    loss = newest_loss(signals)
+    gain = window_gain_ratio(probes)
+    if (
+        len(probes) < EARLY_WINDOW
+        or not gain < limits["gain_ratio"]
+        or not _without_worst(probes) < WITHOUT_WORST
+    ):
+        return []
+    by_layer = finite(medians(probes.update_ratio))
+    typical, largest = median(by_layer), float(by_layer.max(initial=0.0))
+    early = largest > limits["early_update_ratio"]
+    usual = len(probes) >= READABLE_WINDOW and typical > limits["update_ratio"]
+    if (
+        not (early or usual)
+        or loss <= limits["fitted"] * signals.facts.prior_loss
+        or _held_out_improves(signals)
+    ):
+        return []
+    up = float((probes.actual_decrease < 0).mean())
+    return [
+        Observation(
+            kind=LEARNING_RATE_TOO_HIGH.name,
+            first_step=int(probes.step[0]),
+            last_step=int(probes.step[-1]),
+            evidence=(
+                number("gain_ratio", gain, probes, threshold=limits["gain_ratio"]),
+                number("update_ratio", typical, probes, threshold=limits["update_ratio"]),
+                number("largest_update_ratio", largest, probes, threshold=limits["early_update_ratio"]),
+                number("learning_rate", probes.learning_rate[-1], probes),
+            ),
+            confidence=0.9 if len(probes) >= READABLE_WINDOW else 0.75,
+            explanation=f"Over {len(probes)} probes the updates brought {_share(gain)} of the decrease that "
+            f"their gradients promised, and {percent(up)} of them raised the loss of their own batch. At a "
+            f"learning rate of {plain(float(probes.learning_rate[-1]))} each step changes the weights by "
+            f"{percent(typical)} and goes past the bottom of the valley to the other slope, so the loss "
+            "bounces instead of falling.",
+            severity=None if signals.learned else "critical",
+        )
+    ]
+
+
+def _without_worst(probes: Probes) -> float:
+    """Gain ratio without the probe that fell furthest short of its promise; minus infinity where it cannot be read."""
+    shortfall = np.where(
+        np.isfinite(probes.actual_decrease), probes.actual_decrease - probes.predicted_decrease, 0
+    )
+    kept = np.arange(len(probes)) != int(shortfall.argmin())
+    rest = window_gain_ratio(_rows(probes, kept))
+    return rest if math.isfinite(rest) else -math.inf
+
+
+def _rows(probes: Probes, kept: np.ndarray) -> Probes:
+    return Probes(**{name: column[kept] for name, column in vars(probes).items()})
+
+
+def _held_out_improves(signals: Signals) -> bool:
+    """Whether held-out rows got better from the evaluation before to the newest, well within this window."""
+    with_rows = [seen.rows for seen in signals.evaluations[-2:] if seen.rows is not None]
+    if len(with_rows) < 2 or len(with_rows[0].losses) != len(with_rows[1].losses):
+        return False
+    return paired_z(with_rows[0].losses, with_rows[1].losses) <= -2.58
+
+
+def _too_low(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    probes = window(signals)
+    if signals.learned or len(probes) < FULL_WINDOW or signals.step <= signals.facts.warm_up_steps:
+        return []
+    gain = window_gain_ratio(probes)
+    by_layer = finite(medians(probes.update_ratio))
+    if not gain > limits["gain_ratio"] or not len(by_layer):
+        return []
+    typical, largest = median(by_layer), float(by_layer.max())
+    projected = _projected_loss(signals)
+    slow = typical < limits["projected_update_ratio"] and projected > 0.8 * signals.facts.prior_loss
+    if not (largest < limits["update_ratio"] or slow):
+        return []
+    return [
+        Observation(
+            kind=LEARNING_RATE_TOO_LOW.name,
+            first_step=int(probes.step[0]),
+            last_step=int(probes.step[-1]),
+            evidence=(
+                number("gain_ratio", gain, probes, threshold=limits["gain_ratio"]),
+                number("update_ratio", typical, probes, threshold=limits["projected_update_ratio"]),
+                number("projected_loss", projected, probes, threshold=0.8 * signals.facts.prior_loss),
+                number("learning_rate", probes.learning_rate[-1], probes),
+            ),
+            confidence=0.85,
+            explanation=f"The updates brought {percent(gain)} of what their gradients promised, so each could "
+            f"be several times longer, yet at a learning rate of {plain(float(probes.learning_rate[-1]))} one "
+            f"changes the weights by only {plain(typical)} of their size. At this pace the training loss would "
+            f"be {plain(projected)} at the end of the budget; guessing costs {plain(signals.facts.prior_loss)}.",
+        )
+    ]
+
+
+def _projected_loss(signals: Signals) -> float:
+    """Training loss at the end of the budget, if it goes on as in the newest blocks; NaN before there are any."""
+    recent = np.isfinite(signals.block_loss[-FULL_WINDOW:])
+    loss, step = signals.block_loss[-FULL_WINDOW:][recent], signals.block_step[-FULL_WINDOW:][recent]
+    if len(loss) < 3:
+        return math.nan
+    per_step = theil_sen_slope(loss) * (len(loss) - 1) / max(1, int(step[-1] - step[0]))
+    remaining = max(0, signals.facts.total_steps - signals.step)
+    # A line would fall below 0; what matters is only whether it arrives below what counts as learned.
+    return float(np.median(loss[-3:]) + per_step * remaining)
+
+
+def _share(gain: float) -> str:
+    return "less than nothing" if gain < 0 else percent(gain)
+
+
+def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    return [
+        *_too_high(signals, thresholds[LEARNING_RATE_TOO_HIGH.name]),
+        *_too_low(signals, thresholds[LEARNING_RATE_TOO_LOW.name]),
+    ]
+
+
+LEARNING_RATE = Family(kinds=(LEARNING_RATE_TOO_HIGH, LEARNING_RATE_TOO_LOW), find=_find)
