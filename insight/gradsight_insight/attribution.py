@@ -25,8 +25,8 @@ ORDER: Sequence[str] = (
     # What did that do to the loss?
     "loss_spike", "divergence", "exploding_gradient", "gradient_noise", "oscillation", "not_learning", "plateau",
     # And to rows it has not seen?
-    "leakage", "memorization", "overfitting", "overconfidence", "prediction_collapse", "weak_category",
-    "starved_job",
+    "leakage", "suspect_labels", "memorization", "overfitting", "overconfidence", "prediction_collapse",
+    "weak_category", "starved_job",
 )  # fmt: skip
 """From data to update to result."""
 

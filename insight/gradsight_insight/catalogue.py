@@ -12,12 +12,15 @@ from gradsight_insight.detectors.nonfinite import NONFINITE
 from gradsight_insight.detectors.spikes import SPIKES
 from gradsight_insight.detectors.units import UNITS
 from gradsight_insight.kinds import Detector, FindingKind
+from gradsight_insight.suspects import SUSPECT_LABELS
 
 DETECTORS: Sequence[Detector] = (CONTRACTS, NONFINITE, INITIALIZATION, UNITS, DEPTH, LEARNING_RATE, SPIKES)
 """In the order of `attribution.ORDER`."""
 
 KINDS: Mapping[str, FindingKind] = MappingProxyType(
     {kind.name: kind for detector in DETECTORS for kind in detector.kinds}
+    # Found once, when training is over.
+    | {SUSPECT_LABELS.name: SUSPECT_LABELS}
 )
 """Every kind by its name."""
 

@@ -4,7 +4,7 @@ It costs no more than it must (about a millisecond a look), never waits, draws n
 the same measurements give the same findings, also when the run was interrupted and its state restored in between.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from gradsight_insight.signals import (
     Steps,
     Timing,
 )
+from gradsight_insight.suspects import SUSPECT_LABELS
 
 NO_THRESHOLDS: Mapping[str, Mapping[str, float]] = {}
 _STATE_VERSION = 1
@@ -112,7 +113,21 @@ class Monitor:
 
     def look(self) -> Sequence[FindingChange]:
         """Ask every detector, and tell which findings began, changed or ended since the look before."""
-        observations = self._observations()
+        return self._take_in(self._observations())
+
+    def conclude(
+        self, find: Callable[[Mapping[str, float]], Sequence[Observation]]
+    ) -> Sequence[FindingChange]:
+        """Take in what training rows say of their labels when training is over.
+
+        Args:
+            find: Given the thresholds of `suspect_labels`, what it finds; not asked where the job wants none of it.
+        """
+        if SUSPECT_LABELS.name in self._disabled:
+            return ()
+        return self._take_in(find(self._thresholds[SUSPECT_LABELS.name]))
+
+    def _take_in(self, observations: Sequence[Observation]) -> Sequence[FindingChange]:
         since = {key: finding.first_step for key, finding in self._register.open.items()}
         for seen in observations:
             since.setdefault((seen.kind, seen.subject), seen.first_step)

@@ -17,6 +17,12 @@ def finding_event(change: FindingChange) -> event_pb2.JobEvent:
     return event_pb2.JobEvent(finding_closed=event_pb2.FindingClosed(finding=finding))
 
 
+def finding_of(event: event_pb2.JobEvent) -> insight_pb2.Finding:
+    """The finding that an event tells of, to be added to."""
+    finding: insight_pb2.Finding = getattr(event, event.WhichOneof("kind") or "").finding
+    return finding
+
+
 def finding_message(finding: Finding) -> insight_pb2.Finding:
     """A finding as the contract has it; suspect rows are added where they are known."""
     return insight_pb2.Finding(

@@ -15,6 +15,7 @@ from gradsight_worker.training.channel import ResultFile, TrainerChannel
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import evaluation_event
 from gradsight_worker.training.examples import write_examples
+from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.plan import TrainingPlan
 from gradsight_worker.training.preparation import Prepared
@@ -30,6 +31,7 @@ def judge_and_write(
     model: nn.Module,
     state: TrainingState,
     objective: Objective,
+    monitor: RunMonitor,
 ) -> None:
     """Judge the kept weights and the baseline on test rows, write the files, send the result."""
     kept = state.kept
@@ -52,8 +54,10 @@ def judge_and_write(
     files = [
         ResultFile(path=path, filename=path.name, kind=artifact_pb2.ARTIFACT_KIND_RESULT) for path in paths
     ]
+    suspicious = find_suspects(prepared, model, objective, state.precision.autocast)
+    monitor.conclude(suspicious, step)
     suspects = plan.directory / "suspects.parquet"
-    find_suspects(prepared, model, objective, state.precision.autocast).write(suspects)
+    suspicious.write(suspects)
     files += [
         ResultFile(path=examples, filename=examples.name, kind=artifact_pb2.ARTIFACT_KIND_EXAMPLES),
         ResultFile(path=suspects, filename=suspects.name, kind=artifact_pb2.ARTIFACT_KIND_SUSPECTS),

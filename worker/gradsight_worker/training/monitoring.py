@@ -16,7 +16,8 @@ from gradsight_insight.signals import Probes, RunFacts, State, Steps, Timing
 from gradsight_worker.training.answers import Answers
 from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.evaluation_signals import evaluation_signals
-from gradsight_worker.training.finding_events import finding_event
+from gradsight_worker.training.finding_events import finding_event, finding_of
+from gradsight_worker.training.suspects import Suspects
 
 Report = Callable[[event_pb2.JobEvent], None]
 
@@ -77,6 +78,26 @@ class RunMonitor:
         for change in changes:
             self._report(finding_event(change))
         return changes
+
+    def conclude(self, suspects: Suspects, step: int) -> None:
+        """Training is over: say where suspect rows crowd, and name the rows of every category that stays behind."""
+        changes: list[FindingChange] = []
+        self._try(
+            lambda: changes.extend(
+                self.monitor.conclude(lambda thresholds: suspects.crowded(step, thresholds))
+            )
+        )
+        told = {change.finding.finding_id for change in changes}
+        changes += [
+            FindingChange(change="updated", finding=finding)
+            for finding in self.monitor.findings
+            if finding.open and finding.subject_kind == "category" and finding.finding_id not in told
+        ]
+        for change in changes:
+            event = finding_event(change)
+            if change.finding.subject_kind == "category":
+                finding_of(event).suspect_rows.extend(suspects.rows(change.finding.subject))
+            self._report(event)
 
     def state(self) -> State:
         """What a resume needs, as plain JSON values."""

@@ -108,9 +108,18 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
     built = announcements.model_built(prepared, run.layers, run.total_steps)
     channel.send_event(event_pb2.JobEvent(model_built=built))
     _resume(run, plan, channel)
-    if not _loop(run, plan, channel).run():
+    loop = _loop(run, plan, channel)
+    if not loop.run():
         return ExitStatus.STOPPED
-    judge_and_write(run.prepared, plan, channel, model=run.model, state=run.state, objective=run.objective)
+    judge_and_write(
+        run.prepared,
+        plan,
+        channel,
+        model=run.model,
+        state=run.state,
+        objective=run.objective,
+        monitor=loop.monitor,
+    )
     return ExitStatus.SUCCEEDED
 
 
