@@ -65,6 +65,7 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
         "exploding_gradient": ("gradient_noise", "oscillation", *_NO_PROGRESS),
         "gradient_noise": ("oscillation", "plateau"),
         "not_learning": ("plateau", "prediction_collapse", "weak_category", "gradient_noise"),
+        "suspect_labels": ("memorization", "overfitting", "weak_category"),
         "memorization": ("overfitting", "overconfidence", "weak_category"),
         "overfitting": ("overconfidence", "weak_category"),
         "prediction_collapse": ("weak_category",),

@@ -8,9 +8,9 @@ from gradsight_insight.json_values import packed_fields, unpacked_fields
 from gradsight_insight.signals import CategorySignals, EvaluationSignals, HeldOutRows, State
 
 MOST_EVALUATIONS = 256
-NEWEST_WITH_ROWS = 4
-"""Evaluations whose rows are kept besides the best one's: a test at three in a row, and what was before them. Rows are
-what makes a training state large: 16,384 of them take 90 kB."""
+NEWEST_WITH_ROWS = 6
+"""Evaluations whose rows are kept besides the best one's: a test at three in a row, each against one three before it.
+Rows are what makes a training state large: 16,384 of them take 90 kB."""
 
 
 class EvaluationHistory:
@@ -61,6 +61,7 @@ def _packed(evaluation: EvaluationSignals) -> dict[str, Any]:
     return {
         **packed_fields(evaluation),
         "categories": [vars(category) for category in evaluation.categories],
+        "classes": [vars(category) for category in evaluation.classes],
         "confusions": [list(confusion) for confusion in evaluation.confusions],
         "rows": None if rows is None else packed_fields(rows),
     }
@@ -69,6 +70,7 @@ def _packed(evaluation: EvaluationSignals) -> dict[str, Any]:
 def _unpacked(state: Mapping[str, Any]) -> EvaluationSignals:
     nested: dict[str, Any] = {
         "categories": tuple(CategorySignals(**category) for category in state["categories"]),
+        "classes": tuple(CategorySignals(**category) for category in state["classes"]),
         "confusions": tuple((target, answer, rows) for target, answer, rows in state["confusions"]),
         "rows": None if state["rows"] is None else HeldOutRows(**unpacked_fields(state["rows"])),
     }

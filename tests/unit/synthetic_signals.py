@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradsight_insight.signals import (
+    CategorySignals,
     EvaluationSignals,
     FirstBatch,
     HeldOutRows,
@@ -119,6 +120,7 @@ def evaluation(step: int, loss: float, error_ratio: float = 0.3, **changes: Any)
     signals = EvaluationSignals(
         step=step, loss=loss, error_ratio=error_ratio, figure=loss, kept=True, examples=500,
         train_loss=loss * 0.9, dead_ratio=np.zeros(len(LAYERS)), rows=rows,
+        classes=(CategorySignals(category="0", examples=500, errors=round(500 * error_ratio)),),
     )  # fmt: skip
     return replace(signals, **changes)
 

@@ -101,7 +101,7 @@ VANISHING_GRADIENT = FindingKind(
             meaning="Gradient per weight, in units of the loss, that optimizers can no longer tell from 0.",
         ),
     },
-    repairs=("reinitialize", "stop"),
+    repairs=("reinitialize",),
 )
 
 EXPLODING_GRADIENT = FindingKind(

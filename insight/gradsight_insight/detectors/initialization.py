@@ -79,16 +79,16 @@ BAD_INITIALIZATION = FindingKind(
 
 
 def _bad_initialization(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
-    symmetry = _symmetry(signals.facts)
+    symmetry = _symmetry(signals.facts, signals.step)
     if symmetry is not None:
         return [symmetry]
     facts, first = signals.facts, signals.facts.first_batch
     if first is None or facts.fine_tuning or signals.learned:
         return []
-    return _by_loss(facts, first, limits["loss_excess"]) or _by_deviation(facts, first, limits)
+    return _by_loss(signals, first, limits["loss_excess"]) or _by_deviation(signals, limits)
 
 
-def _symmetry(facts: RunFacts) -> Observation | None:
+def _symmetry(facts: RunFacts, step: int) -> Observation | None:
     hidden = range(len(facts.layers) - 1)
     deviation = _deviations(facts)
     # Outputs that are all 0 come from zeros on this side: sound, as long as the other side tells the units apart.
@@ -105,6 +105,7 @@ def _symmetry(facts: RunFacts) -> Observation | None:
         return None
     names = [facts.layers[place].path for place in places]
     return _observation(
+        step,
         Number(name="symmetric_layers", observed=float(len(places)), threshold=0.0),
         f"All units of layer `{names[0]}`{and_others(names)} start with the same weights. Equal units give equal "
         "outputs and get equal gradients, so "
@@ -119,12 +120,13 @@ def _symmetry(facts: RunFacts) -> Observation | None:
     )
 
 
-def _by_loss(facts: RunFacts, first: FirstBatch, excess: float) -> list[Observation]:
-    guessing = _guessing_loss(facts)
+def _by_loss(signals: Signals, first: FirstBatch, excess: float) -> list[Observation]:
+    guessing = _guessing_loss(signals.facts)
     if not first.loss > guessing * (1 + excess):
         return []
     return [
         _observation(
+            signals.step,
             Number(name="first_loss", observed=first.loss, threshold=guessing * (1 + excess)),
             f"The untouched model's loss is {plain(first.loss)}, where guessing costs {plain(guessing)}: its "
             "answers are not ignorant but confidently wrong, because the weights make its outputs too large. "
@@ -134,7 +136,8 @@ def _by_loss(facts: RunFacts, first: FirstBatch, excess: float) -> list[Observat
     ]
 
 
-def _by_deviation(facts: RunFacts, first: FirstBatch, limits: Mapping[str, float]) -> list[Observation]:
+def _by_deviation(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    facts = signals.facts
     deviation = _deviations(facts)
     shrinks = [
         place
@@ -159,6 +162,7 @@ def _by_deviation(facts: RunFacts, first: FirstBatch, limits: Mapping[str, float
             seen = float(deviation[places[0]])
             return [
                 _observation(
+                    signals.step,
                     Number(name="activation_deviation", observed=seen, threshold=limit),
                     f"In the untouched model the outputs of layer `{names[0]}`{and_others(names)} deviate by "
                     f"{plain(seen)}. Weights of this size change the signal's size at every layer, so it {way}.",
@@ -187,14 +191,14 @@ def _guessing_loss(facts: RunFacts) -> float:
 
 
 def _observation(
-    number: Number, explanation: str, *, layer: str = "", critical: bool = False, confidence: float
+    step: int, number: Number, explanation: str, *, layer: str = "", critical: bool = False, confidence: float
 ) -> Observation:
     return Observation(
         kind=BAD_INITIALIZATION.name,
         subject_kind="layer" if layer else "run",
         subject=layer,
         first_step=0,
-        last_step=1,
+        last_step=max(1, step),
         evidence=(number,),
         confidence=confidence,
         explanation=explanation,

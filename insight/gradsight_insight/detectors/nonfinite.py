@@ -67,7 +67,7 @@ NONFINITE_VALUES = FindingKind(
             meaning="Steps among the newest 100 from which the finding is critical.",
         )
     },
-    repairs=("skip_step", "roll_back", "scale_learning_rate", "stop"),
+    repairs=("skip_step", "roll_back", "stop"),
 )
 
 MIXED_PRECISION_RANGE = FindingKind(
@@ -127,7 +127,7 @@ MIXED_PRECISION_RANGE = FindingKind(
             meaning="Overflowing steps in a row, each of which halves the scale.",
         ),
     },
-    repairs=("roll_back", "scale_learning_rate", "stop"),
+    repairs=("roll_back",),
 )
 
 

@@ -145,7 +145,7 @@ DIVERGENCE = FindingKind(
             default=10.0, low=2.0, high=1e9, meaning="The same for three blocks of at least 10 steps."
         ),
     },
-    repairs=("roll_back", "scale_learning_rate", "stop"),
+    repairs=("roll_back", "roll_back", "stop"),
 )
 
 

@@ -89,7 +89,7 @@ DEAD_UNITS = FindingKind(
             meaning="Growth of the share of dead units that is worth a warning.",
         ),
     },
-    repairs=("roll_back", "scale_learning_rate", "reinitialize"),
+    repairs=("reinitialize", "roll_back"),
 )
 
 SATURATED_ACTIVATIONS = FindingKind(
