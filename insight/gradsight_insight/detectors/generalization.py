@@ -6,12 +6,11 @@ pair, and the second is only a remark.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from gradsight_insight.detectors.memorization import near_chance
 from gradsight_insight.held_out import against_best, newest
-from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
 from gradsight_insight.statistics import finite, generalization_loss
 from gradsight_insight.wording import figure, percent
@@ -37,12 +36,12 @@ OVERFITTING = FindingKind(
         "weights and the fewer rows, the sooner this begins."
     ),
     rule=(
-        "At `confirmations` evaluations in a row: held-out error is more than `generalization_loss` % above the "
-        "best (Prechelt's GL), and the same rows are answered worse than at the best evaluation by a paired test "
-        "(McNemar) with z above `error_z`; and the training loss is below what it was then. For numbers and "
-        "language models the held-out loss takes the place of the error. Or, with fewer than `few_rows_per_class` "
-        "training rows per class: the training rows are learnt by heart (loss below a tenth of that of no model) "
-        "and held-out error is above `gap_error` and above the training error with z over 3."
+        "At `confirmations` evaluations in a row: held-out error is more than `generalization_loss` % above the best "
+        "(Prechelt's GL), and the same rows are answered worse than at the best evaluation by a paired test (McNemar) "
+        "with z above `error_z`; and the training loss is below what it was then and below 0.8 of the loss of no "
+        "model. For numbers and language models the held-out loss takes the place of the error. Or, with fewer than "
+        "`few_rows_per_class` training rows per class: the training rows are learnt by heart (loss below a tenth of "
+        "that of no model) and held-out error is above `gap_error` and above the training error with z over 3."
     ),
     look_alikes=(
         "Over-confidence (FM-16): held-out loss rises while held-out error stays or falls. The commonest false alarm "
@@ -149,23 +148,18 @@ OVERCONFIDENCE = FindingKind(
 )
 
 
-@dataclass(frozen=True)
-class Generalization:
-    """FM-15 and FM-16."""
+def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    """Either, or none: with risen error, the risen loss says nothing more."""
+    limits = thresholds[OVERFITTING.name]
+    found = (
+        _overfitting(signals, limits)
+        or _learnt_by_heart(signals, limits)
+        or _overconfidence(signals, thresholds[OVERCONFIDENCE.name])
+    )
+    return () if found is None else (found,)
 
-    kinds: Sequence[FindingKind] = (OVERFITTING, OVERCONFIDENCE)
 
-    def __call__(
-        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
-    ) -> Sequence[Observation]:
-        """Either, or none: with risen error, the risen loss says nothing more."""
-        limits = thresholds[OVERFITTING.name]
-        found = (
-            _overfitting(signals, limits)
-            or _learnt_by_heart(signals, limits)
-            or _overconfidence(signals, thresholds[OVERCONFIDENCE.name])
-        )
-        return () if found is None else (found,)
+GENERALIZATION = Family(kinds=(OVERFITTING, OVERCONFIDENCE), find=_find)
 
 
 def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation | None:
@@ -177,9 +171,8 @@ def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation |
     rises = [generalization_loss([before, _judged(pair.evaluation, by_error=by_error)]) for pair in pairs]
     z = min(pair.worth for pair in pairs)
     newest_loss = pairs[-1].evaluation.train_loss
-    if not (
-        z > limits["error_z"] and min(rises) > limits["generalization_loss"] and newest_loss < best.train_loss
-    ):
+    fits = newest_loss < min(best.train_loss, 0.8 * signals.facts.prior_loss)
+    if not (z > limits["error_z"] and min(rises) > limits["generalization_loss"] and fits):
         return None
     now = pairs[-1].evaluation
     number = partial(Number, first_step=best.step, last_step=now.step)

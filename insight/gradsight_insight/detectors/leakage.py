@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from gradsight_insight.held_out import newest
-from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
 from gradsight_insight.wording import percent
 
@@ -76,19 +75,14 @@ LEAKAGE = FindingKind(
 )
 
 
-@dataclass(frozen=True)
-class Leakage:
-    """FM-25."""
+def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    """At most one: rows counted on both sides say more than figures that are too good."""
+    limits = thresholds[LEAKAGE.name]
+    found = _rows_on_both_sides(signals, limits) or _better_than_train(signals, limits)
+    return () if found is None else (found,)
 
-    kinds: Sequence[FindingKind] = (LEAKAGE,)
 
-    def __call__(
-        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
-    ) -> Sequence[Observation]:
-        """At most one: rows counted on both sides say more than figures that are too good."""
-        limits = thresholds[LEAKAGE.name]
-        found = _rows_on_both_sides(signals, limits) or _better_than_train(signals, limits)
-        return () if found is None else (found,)
+LEAKS = Family(kinds=(LEAKAGE,), find=_find)
 
 
 def _rows_on_both_sides(signals: Signals, limits: Mapping[str, float]) -> Observation | None:

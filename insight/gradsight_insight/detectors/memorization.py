@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from gradsight_insight.held_out import newest
-from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
 from gradsight_insight.wording import figure, listed, percent
 
@@ -84,51 +83,44 @@ MEMORIZATION = FindingKind(
 )
 
 
-@dataclass(frozen=True)
-class Memorization:
-    """FM-17."""
-
-    kinds: Sequence[FindingKind] = (MEMORIZATION,)
-
-    def __call__(
-        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
-    ) -> Sequence[Observation]:
-        """At most one, of the run."""
-        facts, limits = signals.facts, thresholds[MEMORIZATION.name]
-        evaluations = newest(signals, int(limits["confirmations"]))
-        if not evaluations or not all(
-            _learnt_by_heart(facts, evaluation, limits) for evaluation in evaluations
-        ):
-            return ()
-        now = evaluations[-1]
-        number = partial(Number, first_step=evaluations[0].step, last_step=now.step)
-        evidence = [
-            number(
-                name="held_out_loss_over_prior",
-                observed=now.loss / facts.prior_loss,
-                threshold=limits["held_out_share"],
-            ),
-            number(
-                name="training_loss_over_prior",
-                observed=now.train_loss / facts.prior_loss,
-                threshold=limits["training_share"],
-            ),
-        ]
-        if now.error_ratio is not None and facts.prior_error_ratio:
-            share = now.error_ratio / facts.prior_error_ratio
-            evidence.append(
-                number(name="held_out_error_over_prior", observed=share, threshold=limits["chance_share"])
-            )
-        return (
-            Observation(
-                kind=MEMORIZATION.name,
-                first_step=evaluations[0].step,
-                last_step=now.step,
-                evidence=tuple(evidence),
-                confidence=0.9,
-                explanation=_said(facts, now),
-            ),
+def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    """At most one, of the run."""
+    facts, limits = signals.facts, thresholds[MEMORIZATION.name]
+    evaluations = newest(signals, int(limits["confirmations"]))
+    if not evaluations or not all(_learnt_by_heart(facts, evaluation, limits) for evaluation in evaluations):
+        return ()
+    now = evaluations[-1]
+    number = partial(Number, first_step=evaluations[0].step, last_step=now.step)
+    evidence = [
+        number(
+            name="held_out_loss_over_prior",
+            observed=now.loss / facts.prior_loss,
+            threshold=limits["held_out_share"],
+        ),
+        number(
+            name="training_loss_over_prior",
+            observed=now.train_loss / facts.prior_loss,
+            threshold=limits["training_share"],
+        ),
+    ]
+    if now.error_ratio is not None and facts.prior_error_ratio:
+        share = now.error_ratio / facts.prior_error_ratio
+        evidence.append(
+            number(name="held_out_error_over_prior", observed=share, threshold=limits["chance_share"])
         )
+    return (
+        Observation(
+            kind=MEMORIZATION.name,
+            first_step=evaluations[0].step,
+            last_step=now.step,
+            evidence=tuple(evidence),
+            confidence=0.9,
+            explanation=_said(facts, now),
+        ),
+    )
+
+
+MEMORIZED = Family(kinds=(MEMORIZATION,), find=_find)
 
 
 def near_chance(facts: RunFacts, evaluation: EvaluationSignals, share: float = CHANCE_SHARE) -> bool:

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from gradsight_insight.held_out import against_best, prior_z
-from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Floats, Signals
 from gradsight_insight.statistics import finite, mann_kendall_z
 from gradsight_insight.wording import figure, listed, percent
@@ -147,20 +146,15 @@ PLATEAU = FindingKind(
 )
 
 
-@dataclass(frozen=True)
-class Trends:
-    """FM-12 and FM-14."""
+def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    """Either, or none: a run that has learnt nothing is on no plateau."""
+    found = _not_learning(signals, thresholds[NOT_LEARNING.name]) or _plateau(
+        signals, thresholds[PLATEAU.name]
+    )
+    return () if found is None else (found,)
 
-    kinds: Sequence[FindingKind] = (NOT_LEARNING, PLATEAU)
 
-    def __call__(
-        self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
-    ) -> Sequence[Observation]:
-        """Either, or none: a run that has learnt nothing is on no plateau."""
-        found = _not_learning(signals, thresholds[NOT_LEARNING.name]) or _plateau(
-            signals, thresholds[PLATEAU.name]
-        )
-        return () if found is None else (found,)
+TRENDS = Family(kinds=(NOT_LEARNING, PLATEAU), find=_find)
 
 
 def _not_learning(signals: Signals, limits: Mapping[str, float]) -> Observation | None:
