@@ -4,17 +4,30 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
+from gradsight_insight.detectors.attention import ATTENTION
+from gradsight_insight.detectors.categories import CATEGORIES
+from gradsight_insight.detectors.collapse import COLLAPSE
 from gradsight_insight.detectors.contracts import CONTRACTS
 from gradsight_insight.detectors.depth import DEPTH
+from gradsight_insight.detectors.generalization import GENERALIZATION
 from gradsight_insight.detectors.initialization import INITIALIZATION
+from gradsight_insight.detectors.leakage import LEAKS
 from gradsight_insight.detectors.learning_rate import LEARNING_RATE
+from gradsight_insight.detectors.memorization import MEMORIZED
+from gradsight_insight.detectors.noise import NOISE
 from gradsight_insight.detectors.nonfinite import NONFINITE
+from gradsight_insight.detectors.oscillation import OSCILLATIONS
 from gradsight_insight.detectors.spikes import SPIKES
+from gradsight_insight.detectors.stalls import STALLS
+from gradsight_insight.detectors.trends import TRENDS
 from gradsight_insight.detectors.units import UNITS
 from gradsight_insight.kinds import Detector, FindingKind
 from gradsight_insight.suspects import SUSPECT_LABELS
 
-DETECTORS: Sequence[Detector] = (CONTRACTS, NONFINITE, INITIALIZATION, UNITS, DEPTH, LEARNING_RATE, SPIKES)
+DETECTORS: Sequence[Detector] = (
+    CONTRACTS, NONFINITE, INITIALIZATION, UNITS, DEPTH, ATTENTION, LEARNING_RATE, SPIKES, NOISE, OSCILLATIONS, TRENDS,
+    LEAKS, MEMORIZED, GENERALIZATION, COLLAPSE, CATEGORIES, STALLS,
+)  # fmt: skip
 """In the order of `attribution.ORDER`."""
 
 KINDS: Mapping[str, FindingKind] = MappingProxyType(

@@ -65,7 +65,7 @@ OSCILLATION = FindingKind(
             default=0.2, low=0.01, high=10.0, meaning="Spread as a share of the mean, at least."
         ),
         "least_level": Threshold(
-            default=0.05,
+            default=0.2,
             low=0.0,
             high=1.0,
             meaning="Loss as a share of that of no model below which swings are small.",
