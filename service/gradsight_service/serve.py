@@ -22,6 +22,7 @@ from gradsight_service.hub import Hub, HubSettings
 from gradsight_service.metrics_port import MetricsPort
 from gradsight_service.ready_file import write_ready_file
 from gradsight_service.references import References
+from gradsight_service.reports import Reports
 from gradsight_service.server import CannotListen, Server, is_local
 from gradsight_service.servicer import TENANT, TrainingServicer
 from gradsight_service.store_access import StoreAccess
@@ -112,6 +113,7 @@ class _Service:
             hub=self.hub,
             feed=self.feed,
             dispatcher=self.dispatcher,
+            reports=Reports(store, artifacts),
         )
         self.files = ArtifactServicer(store=store, artifacts=artifacts, uploads=uploads, tenant=TENANT)
         self.server = Server(

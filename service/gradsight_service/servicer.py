@@ -24,6 +24,7 @@ from gradsight_service.history import read_history
 from gradsight_service.hub import Hub
 from gradsight_service.job_stream import JobStream
 from gradsight_service.references import References
+from gradsight_service.reports import Reports
 from gradsight_service.store_access import StoreAccess
 from gradsight_service.validation import spec_violations
 from gradsight_store import jobs
@@ -56,6 +57,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     hub: Hub
     feed: FeedHub
     dispatcher: Dispatcher
+    reports: Reports
     draining: bool = False
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
@@ -147,8 +149,9 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     async def GetJobReport(
         self, request: pb.GetJobReportRequest, context: Context
     ) -> pb.GetJobReportResponse:
-        """Not supported yet."""
-        raise _not_supported_yet("GetJobReport")
+        """Return a report about a job as one file."""
+        ref = requests.job_ref(TENANT, request.job_id)
+        return await self.reports.make(ref, request, context)
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # it writes
         """Stream a job's events: history, then live."""

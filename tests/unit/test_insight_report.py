@@ -58,7 +58,7 @@ class Page(HTMLParser):
 def number_job(**changes: Any) -> report.ReportData:
     """A job whose answers are numbers, without categories or a baseline."""
     figures = report.EvaluationFigures(step=40, examples=90, loss=2.5, root_mean_square_error=1.58)
-    values = {
+    values: dict[str, Any] = {
         "figure_name": "root mean square error",
         "kept": figures,
         "test": figures,

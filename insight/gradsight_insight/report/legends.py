@@ -36,10 +36,11 @@ GLOSSARY = {
         "about. Thin bars cover nine tenths of the measured steps, thick bars half of them."
     ),
     "gain_ratio": (
-        "1 means that the loss fell exactly as the gradient promised, which only tiny steps achieve; about "
-        "a half means steps as long as they should be; near 0, steps that jump across the valley; below 0, "
-        "steps after which the loss was higher. Each reading covers the newest 8 to 20 measured steps. It "
-        "speaks for the batch alone: whether held-out rows got better is part of the judgement below."
+        "1 means that the loss fell exactly as the gradient promised, which only tiny steps achieve; "
+        "about a half means steps as long as they should be; near 0, steps that jump across the "
+        "valley; below 0, steps after which the loss was higher. Each reading covers the newest 8 to "
+        "20 measured steps. It speaks for the batches alone; the judgement of a window also asks "
+        "whether held-out rows got better."
     ),
     "before_and_after": (
         "dots are shares of wrong answers, bars where the true share lies with 95 % certainty. Bars may "

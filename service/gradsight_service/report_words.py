@@ -1,0 +1,56 @@
+"""The contract's words and numbers as a report has them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gradsight.v1 import insight_pb2
+from gradsight_insight.evaluation import wilson_interval
+from gradsight_insight.report.data import Evidence, Interval
+
+_PREFIXES = {
+    "JobState": "JOB_STATE_",
+    "Severity": "SEVERITY_",
+    "FindingSubject": "FINDING_SUBJECT_",
+    "Split": "SPLIT_",
+    "EfficacyVerdict": "EFFICACY_VERDICT_",
+    "Verdict": "VERDICT_",
+    "ComparisonVerdict": "COMPARISON_VERDICT_",
+    "ChangeVerdict": "CHANGE_VERDICT_",
+    "MitigationAction": "MITIGATION_ACTION_",
+    "JobErrorReason": "JOB_ERROR_REASON_",
+    "Fault": "FAULT_",
+}
+
+
+def word_of(message: Any, field: str) -> str:
+    """The word of a message's enumeration, `converged` say; `unknown` for one that this service is too old for."""
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    value = enum.values_by_number.get(getattr(message, field))
+    return value.name.removeprefix(_PREFIXES[enum.name]).lower() if value else "unknown"
+
+
+def evidence_of(told: Iterable[insight_pb2.Evidence]) -> tuple[Evidence, ...]:
+    """Evidence of a finding, verdict or repair."""
+    return tuple(
+        Evidence(
+            name=one.name,
+            observed=one.observed,
+            threshold=one.threshold if one.HasField("threshold") else None,
+            unit=one.unit,
+            first_step=one.first_step,
+            last_step=one.last_step,
+        )
+        for one in told
+    )
+
+
+def interval_of(told: insight_pb2.RatioInterval) -> Interval:
+    """A share with its interval."""
+    return Interval(told.ratio, told.lower, told.upper)
+
+
+def share_of(ratio: float, examples: int) -> Interval:
+    """The share of wrong rows with its interval."""
+    errors = min(max(round(ratio * examples), 0), examples)
+    low, high = wilson_interval(errors, examples)
+    return Interval(ratio, min(low, ratio), max(high, ratio))
