@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import select
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.run_facts import layer_facts
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState, initial_state
-from gradsight_worker.training.telemetry import Telemetry
+from gradsight_worker.training.telemetry import StepSlot, Telemetry
 
 INTERVAL_S = 60
 """Between two saved states where the spec says nothing."""
@@ -38,8 +39,25 @@ INTERVAL_S = 60
 
 def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
     """A job's loop over the case's rows, with full telemetry at its default cadence."""
-    loop = job_loop(case, model, directory, saver=_ByTheClock)
+    return _turn_of(job_loop(case, model, directory, saver=_ByTheClock))
 
+
+def measured_loop(case: Case, directory: Path, probe_interval_steps: int | None) -> Turn:
+    """The same with a cadence of its own; None: the default one."""
+    model = case.model()
+    return _turn_of(
+        job_loop(case, model, directory, saver=_ByTheClock, probe_interval_steps=probe_interval_steps)
+    )
+
+
+def silent_loop(case: Case, directory: Path) -> Turn:
+    """The same steps, of which nothing is measured, reported or judged."""
+    loop = job_loop(case, case.model(), directory, saver=_ByTheClock)
+    loop.telemetry = _Silent(loop.state)  # type: ignore[assignment]
+    return _turn_of(loop)
+
+
+def _turn_of(loop: TrainingLoop) -> Turn:
     def turn(steps: int) -> float:
         loop.total_steps += steps
         began = clock()
@@ -56,10 +74,13 @@ def job_loop(
     *,
     saver: type[CheckpointSaver],
     interval_s: int = INTERVAL_S,
+    probe_interval_steps: int | None = None,
 ) -> TrainingLoop:
     """The parts of a job's loop, put together as the trainer does it. It has no steps to take yet."""
     torch.manual_seed(0)
     spec = _spec(case, interval_s)
+    if probe_interval_steps is not None:
+        spec.monitoring.probe_interval_steps = probe_interval_steps
     parameters = FlatParameters(model, torch.device("cpu"))
     state = initial_state(spec, parameters, total_steps=1_000_000)
     state.step = case.first_step
@@ -112,6 +133,32 @@ class _NeverDue:
     def due(self, _step: int) -> bool:
         """Whether to evaluate after this step: no."""
         return False
+
+
+class _Silent:
+    """In place of telemetry: steps leave nothing behind."""
+
+    def __init__(self, state: TrainingState) -> None:
+        self._slot = StepSlot.apart(state.device)
+        self.training_seconds = 0.0
+
+    def probe_due(self, _step: int) -> bool:
+        """Whether to measure this step more richly: no."""
+        return False
+
+    def begin_step(self, _step: int) -> StepSlot:
+        """Where the step writes its numbers: always the same place."""
+        return self._slot
+
+    def end_step(self, *_: object, probed: bool) -> None:
+        """Leave it."""
+
+    def drain(self) -> None:
+        """Nothing to report."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Nobody counts the time."""
+        return nullcontext()
 
 
 class _ByTheClock(CheckpointSaver):

@@ -1,7 +1,11 @@
-"""What a loop's turn is, and by which clock it is measured."""
+"""What a loop's turn is, by which clock it is measured, and the process that it is taken in."""
 
+import gc
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 Turn = Callable[[int], float]
 """Takes so many steps; the seconds that they took."""
@@ -19,3 +23,41 @@ def measure_processor_time() -> None:
 
 
 _clock: Callable[[], float] = time.perf_counter
+
+
+class LoopProcess:
+    """One loop in a process of its own, for as many turns as are wanted. A context manager.
+
+    `set_up` is called there, with the arguments, and answers with the loop's turn.
+    """
+
+    def __init__(self, set_up: Callable[..., Turn], *arguments: object) -> None:
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=partial(_begin, set_up, *arguments),
+        )
+
+    def take(self, steps: int) -> float:
+        """Let it take so many steps; the seconds that they took."""
+        return self._pool.submit(_take, steps).result()
+
+    def __enter__(self) -> "LoopProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+_turns: list[Turn] = []
+
+
+def _begin(set_up: Callable[..., Turn], *arguments: object) -> None:
+    _turns.append(set_up(*arguments))
+    # As the worker does before it forks a trainer; here for every loop.
+    gc.collect()
+    gc.freeze()
+
+
+def _take(steps: int) -> float:
+    return _turns[0](steps)

@@ -6,12 +6,9 @@ of its own; ours and another take turns, each time in the other order, and a rat
 """
 
 import argparse
-import gc
-import multiprocessing
 import statistics
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +18,7 @@ from _our_loop import our_loop, rebuilt_from_its_graph
 from _report import Figure, arguments, report
 from _step_cases import CASES, Case
 from _step_loops import OTHERS, missing
-from _turns import Turn, measure_processor_time
+from _turns import LoopProcess, Turn, measure_processor_time
 
 from gradsight_worker.training.computing import set_up_processor
 
@@ -81,7 +78,8 @@ def _pairs(case: Case, name: str, loop: str, options: argparse.Namespace) -> lis
     with ExitStack() as stack:
         directory = stack.enter_context(scratch_directory())
         processes = {
-            one: stack.enter_context(_LoopProcess(name, one, options, directory)) for one in (OURS, loop)
+            one: stack.enter_context(LoopProcess(_set_up, name, one, options, directory / one))
+            for one in (OURS, loop)
         }
         for process in processes.values():
             process.take(case.warm_up)
@@ -111,34 +109,10 @@ def _figures(title: str, name: str, pairs: Mapping[str, list[tuple[float, float]
     return figures
 
 
-class _LoopProcess:
-    """One loop in a process of its own, for all rounds of a case. A context manager."""
-
-    def __init__(self, case: str, loop: str, options: argparse.Namespace, directory: Path) -> None:
-        self._pool = ProcessPoolExecutor(
-            1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_set_up,
-            initargs=(case, loop, options, directory / loop),
-        )
-
-    def take(self, steps: int) -> float:
-        """Let it take so many steps; the seconds that they took."""
-        return self._pool.submit(_take, steps).result()
-
-    def __enter__(self) -> "_LoopProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-
 # The loop's process
 
-_turns: list[Turn] = []
 
-
-def _set_up(name: str, loop: str, options: argparse.Namespace, directory: Path) -> None:
+def _set_up(name: str, loop: str, options: argparse.Namespace, directory: Path) -> Turn:
     # As a trainer does it; the others as their users leave it.
     if loop in (OURS, PROGRAM):
         set_up_processor(options.threads)
@@ -148,18 +122,10 @@ def _set_up(name: str, loop: str, options: argparse.Namespace, directory: Path) 
         measure_processor_time()
     case = CASES[name]
     if loop == OURS:
-        _turns.append(our_loop(case, case.model(), directory))
-    elif loop == PROGRAM:
-        _turns.append(our_loop(case, rebuilt_from_its_graph(case), directory))
-    else:
-        _turns.append(OTHERS[loop](case))
-    # As the worker does before it forks a trainer; here for every loop.
-    gc.collect()
-    gc.freeze()
-
-
-def _take(steps: int) -> float:
-    return _turns[0](steps)
+        return our_loop(case, case.model(), directory)
+    if loop == PROGRAM:
+        return our_loop(case, rebuilt_from_its_graph(case), directory)
+    return OTHERS[loop](case)
 
 
 if __name__ == "__main__":
