@@ -1,5 +1,6 @@
 """The findings of a job, folded from its events: counted once, bounded, taken back with the steps they are about."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +15,12 @@ from gradsight.v1.event_pb2 import (
 from gradsight.v1.insight_pb2 import Finding
 from gradsight.v1.job_pb2 import FindingCount
 from gradsight.v1.state_pb2 import SEVERITY_CRITICAL, SEVERITY_INFO, SEVERITY_WARNING
+from gradsight_store.attempts import append_events
+from gradsight_store.errors import StoreUnavailable
 from gradsight_store.findings import MOST_KEPT
+from gradsight_store.operations import JobRef, Pipeline
 from gradsight_store.projection import JobProjection, apply_event
+from gradsight_store.settings import StoreSettings
 from gradsight_store.v1.record_pb2 import KeptFinding
 
 
@@ -110,6 +115,16 @@ def test_what_was_sent_is_not_sent_again_but_what_changed_meanwhile_is() -> None
     assert set(projection.findings.unsent()) == {"plateau-2"}
     projection.findings.note_sent(projection.findings.unsent())
     assert projection.findings.unsent() == {}
+
+
+def test_what_an_outage_swallowed_is_sent_again() -> None:
+    projection, event = fold(opened("plateau-1")), opened("plateau-1")
+    append = append_events(JobRef("default", "a"), 1, [event], projection, operation_id="op")
+    next(append)
+    assert isinstance(append.send(StoreSettings(url="redis://localhost")), Pipeline)
+    with pytest.raises(StoreUnavailable):
+        append.throw(StoreUnavailable("redis://localhost", "away"))
+    assert set(projection.findings.unsent()) == {"plateau-1"}
 
 
 def test_the_least_important_are_forgotten_and_still_count() -> None:

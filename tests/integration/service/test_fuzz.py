@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from gradsight._reasons import Reason
 from gradsight.v1 import training_service_pb2 as pb
+from gradsight_insight.catalogue import KINDS
 
 Service = Any
 Refused = Callable[[Callable[[], Any]], Any]
@@ -30,8 +31,7 @@ def mutate(message: Message, dice: random.Random) -> None:
     value = getattr(message, field.name)
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
-        numeric = kind.fields_by_name["value"].cpp_type == FieldDescriptor.CPPTYPE_DOUBLE
-        value[dice.choice(TEXTS)] = dice.choice(FLOATS) if numeric else dice.choice(TEXTS)
+        mutate_map(value, kind.fields_by_name["value"], dice)
     elif kind is not None:
         value.SetInParent()
         mutate(value, dice)
@@ -39,6 +39,13 @@ def mutate(message: Message, dice: random.Random) -> None:
         value.extend([value_for(field, dice)] * dice.choice((1, 2, 80)))
     else:
         setattr(message, field.name, value_for(field, dice))
+
+
+def mutate_map(entries: Any, field: FieldDescriptor, dice: random.Random) -> None:
+    if field.message_type is not None:
+        mutate(entries[dice.choice((*TEXTS, *KINDS))], dice)
+    else:
+        entries[dice.choice((*TEXTS, "window"))] = value_for(field, dice)
 
 
 def value_for(field: FieldDescriptor, dice: random.Random) -> Any:
