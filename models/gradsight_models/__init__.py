@@ -18,7 +18,7 @@ from gradsight_models.columns import Chunk, Chunks, Column, ColumnKind, Encoded,
 from gradsight_models.documents import preprocessing_from_json, source_from_json
 from gradsight_models.image_preprocessing import ImagePreprocessing
 from gradsight_models.images import decode_image
-from gradsight_models.layers import Layer, layers_of, normalizes_over_batches
+from gradsight_models.layers import Layer, kind_of, layers_of, normalizes_over_batches
 from gradsight_models.loaded_model import LoadedModel
 from gradsight_models.ngram_preprocessing import NgramPreprocessing
 from gradsight_models.onnx_export import example_inputs, export_onnx
@@ -81,6 +81,7 @@ __all__ = [
     "decode_image",
     "example_inputs",
     "export_onnx",
+    "kind_of",
     "layers_of",
     "load_result",
     "load_state",

@@ -19,6 +19,7 @@ from gradsight_worker.training.data.encoding import EncodedRows
 from gradsight_worker.training.data.rows import Rows
 from gradsight_worker.training.memory import is_out_of_memory
 from gradsight_worker.training.objectives import Judged, Objective
+from gradsight_worker.training.unit_watch import UnitWatch
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which a model computes: its number formats."""
@@ -68,6 +69,10 @@ class Answers:
     """Present for numbers, in units."""
     mean_absolute_error: float | None = None
     """Present for numbers, in units."""
+    expected: npt.NDArray[np.int64] | None = None
+    """The right class of each row. Present for classes."""
+    confidence: npt.NDArray[np.float32] | None = None
+    """Probability of the class that is answered, 0 to 1. Present for classes."""
 
 
 def targets_of(encoded: EncodedRows, outputs: Outputs) -> Iterator[Tensor]:
@@ -84,15 +89,16 @@ def answer(
     objective: Objective,
     outputs: Outputs,
     autocast: Autocast = nullcontext,
+    units: UnitWatch | None = None,
 ) -> Answers:
     """Let the model answer every row, in evaluation mode; it is back in training mode afterwards.
 
-    Rows that do not fit into the device's memory are answered fewer at once.
+    `units` watches the first rows. Rows that do not fit into the device's memory are answered fewer at once.
     """
     size = held_out.rows_at_once(outputs)
     while True:
         try:
-            judged, targets = _judge(model, held_out.encoded.blocks(size), objective, autocast)
+            judged, targets = _judge(model, held_out.encoded.blocks(size), objective, autocast, units)
             return answers_of(
                 judged, targets, outputs, owners=held_out.encoded.owners, rows=len(held_out.rows)
             )
@@ -129,9 +135,15 @@ def answers_of(
         )
     if outputs.kind == "labels":
         f1 = macro_f1_of_labels(expected.bool().numpy(), predicted.numpy())
-    else:
-        f1 = macro_f1(expected.numpy(), predicted.numpy(), outputs.size)
-    return Answers(losses=losses, wrong=wrong, predicted=predicted.numpy(), macro_f1=f1)
+        return Answers(losses=losses, wrong=wrong, predicted=predicted.numpy(), macro_f1=f1)
+    return Answers(
+        losses=losses,
+        wrong=wrong,
+        predicted=predicted.numpy(),
+        macro_f1=macro_f1(expected.numpy(), predicted.numpy(), outputs.size),
+        expected=expected.numpy(),
+        confidence=None if judged.confidence is None else judged.confidence.cpu().numpy(),
+    )
 
 
 def _judge(
@@ -139,19 +151,26 @@ def _judge(
     blocks: Iterator[tuple[tuple[Tensor, ...], Tensor]],
     objective: Objective,
     autocast: Autocast,
+    units: UnitWatch | None,
 ) -> tuple[Judged, Tensor]:
     parts: list[Judged] = []
     targets: list[Tensor] = []
     model.eval()
+    if units is not None:
+        units.attach()
     try:
         with torch.no_grad():
             for inputs, expected in blocks:
                 with autocast():
                     scores = model(*inputs)
+                if units is not None:
+                    units.answered(len(expected))
                 parts.append(objective.judge(scores, expected))
                 # Of tokens nothing is asked later, and there are many.
                 targets.append(expected if parts[-1].counted is None else expected[:0])
     finally:
+        if units is not None:
+            units.detach()
         model.train()
     return joined(parts), torch.cat(targets)
 
@@ -163,6 +182,7 @@ def joined(parts: Sequence[Judged]) -> Judged:
         predicted=_joined([part.predicted for part in parts]),
         wrong=_joined([part.wrong for part in parts]),
         counted=_joined([part.counted for part in parts]),
+        confidence=_joined([part.confidence for part in parts]),
     )
 
 

@@ -1,5 +1,6 @@
 """What the model's inputs look like after preprocessing, over rows of train."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -15,15 +16,22 @@ _MOST_ROWS = 10_000
 _MOST_NUMBERS = 1 << 20
 """Of one input: more would delay the first step and say no more."""
 
+_ORDERED = ("tensors", "images")
+"""Kinds of preprocessing whose inputs may have places that are neighbours."""
+_FEWEST_PLACES = 8
+_FEWEST_ROWS = 16
+_MOST_COMPARED = 1 << 17
+"""Numbers whose neighbours are looked at."""
+
 
 def input_facts(prepared: Prepared) -> tuple[InputFacts, ...]:
     """Figures of each input over the first rows of train: 10,000, or a million numbers where rows are large."""
     largest = max((max(1, _numbers(spec.shape)) for spec in prepared.train.inputs_spec), default=1)
     rows = min(_MOST_ROWS, max(1, _MOST_NUMBERS // largest), len(prepared.train))
     inputs, _ = next(prepared.train.blocks(rows))
-    tokens = prepared.preprocessing.kind == "tokens"
+    kind = prepared.preprocessing.kind
     return tuple(
-        _facts_of(name, values, tokens=tokens)
+        _facts_of(name, values, kind)
         for name, values in zip(_names(prepared, len(inputs)), inputs, strict=True)
     )
 
@@ -40,9 +48,9 @@ def input_figures(facts: InputFacts) -> event_pb2.InputFigures:
     )
 
 
-def _facts_of(name: str, values: Tensor, *, tokens: bool) -> InputFacts:
+def _facts_of(name: str, values: Tensor, kind: str) -> InputFacts:
     if not values.is_floating_point():
-        padding = (values == PADDING).double().mean().item() if tokens else None
+        padding = (values == PADDING).double().mean().item() if kind == "tokens" else None
         return InputFacts(name=name, padding_ratio=padding)
     finite = torch.isfinite(values)
     total, count = values.numel(), int(finite.sum().item())
@@ -53,8 +61,25 @@ def _facts_of(name: str, values: Tensor, *, tokens: bool) -> InputFacts:
     largest = torch.linalg.vector_norm(numbers, torch.inf)
     mean, deviation, largest = torch.stack([mean, variance.sqrt(), largest]).tolist()
     return InputFacts(
-        name=name, mean=mean, deviation=deviation, largest=largest, nonfinite_ratio=1.0 - count / total
+        name=name,
+        mean=mean,
+        deviation=deviation,
+        largest=largest,
+        nonfinite_ratio=1.0 - count / total,
+        neighbour_correlation=_neighbour_correlation(values) if kind in _ORDERED else None,
     )
+
+
+def _neighbour_correlation(values: Tensor) -> float | None:
+    """Mean correlation over rows of numbers at adjacent places of the last axis; None where it has few of them."""
+    if values.ndim < 2 or values.shape[-1] < _FEWEST_PLACES or len(values) < _FEWEST_ROWS:
+        return None
+    some = values[: max(_FEWEST_ROWS, _MOST_COMPARED // values[0].numel())].float()
+    deviations, means = torch.std_mean(some, dim=0, correction=0)
+    standard = (some - means) / deviations
+    pairs = (standard[..., 1:] * standard[..., :-1]).mean(dim=0)
+    correlation = pairs[pairs.isfinite()].mean().item()
+    return correlation if math.isfinite(correlation) else None
 
 
 def _names(prepared: Prepared, inputs: int) -> Iterator[str]:

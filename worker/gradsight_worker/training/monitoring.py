@@ -4,19 +4,22 @@ Monitoring happens on the host, between steps, with numbers that have left the d
 run computes, and when it fails, the run says so once and goes on without it.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
 from gradsight_insight.findings import FindingChange
 from gradsight_insight.monitor import Monitor
-from gradsight_insight.signals import Probes, RunFacts, State, Steps, Timing
+from gradsight_insight.signals import Probes, RunFacts, Steps, Timing
 from gradsight_worker.training.answers import Answers
 from gradsight_worker.training.channel import ChannelClosed
-from gradsight_worker.training.evaluation_signals import evaluation_signals
+from gradsight_worker.training.evaluation_signals import compare_rows, evaluation_signals
 from gradsight_worker.training.finding_events import finding_event, finding_of
+from gradsight_worker.training.first_look import FirstLook
 from gradsight_worker.training.suspects import Suspects
 
 Report = Callable[[event_pb2.JobEvent], None]
@@ -33,7 +36,7 @@ class RunMonitor:
         spec: Which detectors, and how they judge.
         report: Takes the events.
         loss_unit: What a training loss of 1 is in the objective's unit.
-        state: What `state()` of an earlier attempt gave; None at the beginning.
+        state: What `state()` of an earlier attempt gave; empty at the beginning.
     """
 
     def __init__(
@@ -43,23 +46,34 @@ class RunMonitor:
         spec: spec_pb2.MonitoringSpec,
         report: Report,
         loss_unit: float = 1.0,
-        state: State | None = None,
+        state: str = "",
     ) -> None:
-        state = state or {}
+        remembered = json.loads(state) if state else {}
         self._report = report
         self._loss_unit = loss_unit
-        self._loss_sum, self._loss_count = state.get("losses", (0.0, 0))
+        self._loss_sum, self._loss_count = remembered.get("losses", (0.0, 0))
         self._failed = False
+        self._first_look: FirstLook | None = None
         self.advises = spec.policy in (
             spec_pb2.MONITORING_POLICY_UNSPECIFIED,
             spec_pb2.MONITORING_POLICY_ADVISE,
         )
-        self.monitor = Monitor(
+        watch = partial(
+            Monitor,
             facts,
             thresholds={kind: dict(detector.thresholds) for kind, detector in spec.detectors.items()},
             disabled=[kind for kind, detector in spec.detectors.items() if detector.disabled],
-            state=state.get("monitor"),
         )
+        try:
+            self.monitor = watch(state=remembered.get("monitor"))
+        except (KeyError, TypeError, ValueError) as error:
+            # A state of another version; what it knew is lost, the run is not.
+            self._say(f"The monitor begins anew: {error}")
+            self.monitor = watch()
+
+    def first_look(self, look: FirstLook) -> None:
+        """The untouched model was looked at; the numbers are taken when the first steps have left the device, too."""
+        self._first_look = look
 
     def measured(self, steps: Steps, probes: Probes, timing: Timing) -> None:
         """Steps left the device. Under `advise` the detectors look at them at once."""
@@ -67,9 +81,14 @@ class RunMonitor:
         if self.advises and len(steps):
             self.look(int(steps.step[-1]))
 
-    def evaluated(self, event: event_pb2.EvaluationCompleted, answers: Answers) -> None:
-        """Validation was evaluated; everything that led to it was reported before."""
-        self._try(self._add_evaluation, event, answers)
+    def evaluated(
+        self, event: event_pb2.EvaluationCompleted, answers: Answers, train_error_ratio: float | None
+    ) -> None:
+        """Validation was evaluated; everything that led to it was reported before.
+
+        The event gets what only a comparison with earlier evaluations can say.
+        """
+        self._try(self._add_evaluation, event, answers, train_error_ratio)
 
     def look(self, step: int) -> Sequence[FindingChange]:
         """Let the detectors look at everything up to `step`, and report what changed."""
@@ -99,13 +118,17 @@ class RunMonitor:
                 finding_of(event).suspect_rows.extend(suspects.rows(change.finding.subject))
             self._report(event)
 
-    def state(self) -> State:
-        """What a resume needs, as plain JSON values."""
+    def state(self) -> str:
+        """What a resume needs, as JSON; empty when it cannot be said."""
         with suppress(Exception):
-            return {"monitor": self.monitor.state(), "losses": [self._loss_sum, self._loss_count]}
-        return {}
+            losses = [self._loss_sum, self._loss_count]
+            return json.dumps({"monitor": self.monitor.state(), "losses": losses})
+        return ""
 
     def _add(self, steps: Steps, probes: Probes, timing: Timing) -> None:
+        if self._first_look is not None:
+            self.monitor.note_first_batch(self._first_look.first_batch())
+            self._first_look = None
         self.monitor.add_steps(steps)
         if len(probes):
             self.monitor.add_probe(probes)
@@ -114,10 +137,22 @@ class RunMonitor:
         self._loss_sum += float(finite.sum())
         self._loss_count += len(finite)
 
-    def _add_evaluation(self, event: event_pb2.EvaluationCompleted, answers: Answers) -> None:
+    def _add_evaluation(
+        self, event: event_pb2.EvaluationCompleted, answers: Answers, train_error_ratio: float | None
+    ) -> None:
         mean = self._loss_sum / self._loss_count if self._loss_count else math.nan
         self._loss_sum, self._loss_count = 0.0, 0
-        self.monitor.add_evaluation(evaluation_signals(event, answers, train_loss=mean * self._loss_unit))
+        kept = self.monitor.signals.kept
+        evaluation = evaluation_signals(
+            event,
+            answers,
+            class_names=self.monitor.facts.class_names,
+            train_loss=mean * self._loss_unit,
+            train_error_ratio=train_error_ratio,
+        )
+        if kept is not None:
+            compare_rows(event, kept.rows, evaluation.rows)
+        self.monitor.add_evaluation(evaluation)
 
     def _try(self, action: Callable[..., Any], *arguments: object) -> None:
         """Monitoring that fails is no reason to fail a run."""
@@ -129,8 +164,8 @@ class RunMonitor:
             raise
         except Exception as error:
             self._failed = True
-            line = event_pb2.LogLine(
-                severity=state_pb2.SEVERITY_WARNING,
-                message=f"Monitoring failed, training goes on without it: {type(error).__name__}: {error}",
-            )
-            self._report(event_pb2.JobEvent(log_line=line))
+            self._say(f"Monitoring failed, training goes on without it: {type(error).__name__}: {error}")
+
+    def _say(self, message: str) -> None:
+        line = event_pb2.LogLine(severity=state_pb2.SEVERITY_WARNING, message=message)
+        self._report(event_pb2.JobEvent(log_line=line))

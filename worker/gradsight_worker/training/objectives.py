@@ -39,6 +39,8 @@ class Judged:
     """int64 [rows]: wrong answers; None where answers are not right or wrong."""
     counted: Tensor | None = None
     """int64 [rows]: answers in a row that count; None: one each."""
+    confidence: Tensor | None = None
+    """float32 [rows]: probability of the answer, 0 to 1. Of classes only."""
 
 
 class Objective(Protocol):
@@ -96,10 +98,12 @@ class ClassObjective:
 
     def judge(self, scores: Tensor, targets: Tensor) -> Judged:
         """The class of the highest score is the answer; scores that are no numbers are wrong."""
-        losses = functional.cross_entropy(scores.float(), targets, reduction="none")
-        predicted = scores.argmax(dim=1)
+        scores = scores.float()
+        losses = functional.cross_entropy(scores, targets, reduction="none")
+        highest, predicted = scores.max(dim=1)
         wrong = (predicted != targets) | losses.isnan()
-        return Judged(loss=losses, predicted=predicted, wrong=wrong.long())
+        confidence = (highest - scores.logsumexp(dim=1)).exp()
+        return Judged(loss=losses, predicted=predicted, wrong=wrong.long(), confidence=confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,20 @@ class Prober:
         self._random_before: dict[str, Tensor] = {}
         self._outputs = ActivationFigures(len(layers), self._device)
 
+    def first_look(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of some rows, deviation of each layer's output [layers], how many gradients are not 0.
+
+        Nothing is changed. What follows the layers is known afterwards.
+        """
+        self._outputs.forget()
+        self.tap.attach(self._outputs)
+        try:
+            scores = self._compute(inputs)
+            deviations = self._outputs.figures()[1]
+        finally:
+            self.tap.detach()
+        return scores, deviations, torch.count_nonzero(self._parameters.gradients)
+
     def before_forward(self, inputs: tuple[Tensor, ...], result: Tensor) -> None:
         """Remember the generators and watch the layers' outputs."""
         unmeasured(result)
@@ -65,8 +79,7 @@ class Prober:
         self._random_before = random_state(self._device)
         self.tap.attach(self._outputs)
         if self._compiled:
-            with self._undisturbed(), torch.no_grad(), self._autocast():
-                self._model(*inputs)
+            self._compute(inputs)
             self.tap.detach()
 
     def forget_outputs(self) -> None:
@@ -115,6 +128,12 @@ class Prober:
     def _by_layer(self, norms: Tensor) -> Tensor:
         """Norms per parameter [k, parameters] to norms per layer [k, layers]: root of the sum of squares."""
         return (norms.square() @ self._membership).sqrt()
+
+    def _compute(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Scores, in training mode, of the model itself."""
+        with self._undisturbed(), torch.no_grad(), self._autocast():
+            scores: Tensor = self._model(*inputs)
+        return scores
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from gradsight.v1 import event_pb2, spec_pb2
 from gradsight_insight.gain import GainWindow
 from gradsight_insight.noise_scale import NoiseScaleAverage
-from gradsight_insight.signals import State
 from gradsight_worker.training.averaging import AveragedWeights
 from gradsight_worker.training.cadence import ProbeCadence
 from gradsight_worker.training.nonfinite import NonfiniteWatch
@@ -79,8 +78,8 @@ class TrainingState:
     """Most rows that are computed at once."""
     watch: NonfiniteWatch = field(default_factory=NonfiniteWatch)
     noise: NoiseScaleAverage = field(default_factory=NoiseScaleAverage)
-    monitor: State = field(default_factory=dict)
-    """What the run's monitor remembers, as of the newest save; empty before."""
+    monitor: str = ""
+    """What the run's monitor remembers, as of the newest save: JSON; empty before."""
     step: int = 0
     """Optimizer steps done."""
     stopped_early: bool = False
@@ -156,7 +155,7 @@ class TrainingState:
         self.cadence.next_step = facts["probes"]["next_step"]
         self.gains = GainWindow.from_state(facts["gains"], self.precision.gain_settings)
         self.noise = NoiseScaleAverage.from_state(facts.get("noise_scale", {}))
-        self.monitor = facts.get("monitor", {})
+        self.monitor = facts.get("monitor", "")
         self.watch = NonfiniteWatch(**facts["nonfinite"])
 
     def go_on(self) -> None:
@@ -165,7 +164,7 @@ class TrainingState:
         What was found of the earlier job stays in its own log.
         """
         self.stopped_early = False
-        self.monitor = {}
+        self.monitor = ""
         self.patience.restore({**self.patience.state(), "waited": 0})
 
 

@@ -24,8 +24,10 @@ from gradsight_worker.training.channel import ChannelClosed, TrainerChannel
 from gradsight_worker.training.checkpoints import CheckpointRefused, load_checkpoint, load_newest
 from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.computing import computed_as, repeatable, set_up_processor
+from gradsight_worker.training.data.batches import derive_seed
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import Validation
+from gradsight_worker.training.first_look import FirstLook, first_look
 from gradsight_worker.training.input_facts import input_facts
 from gradsight_worker.training.judgement import judge_and_write
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
@@ -42,6 +44,8 @@ from gradsight_worker.training.run_facts import layer_facts, run_facts
 from gradsight_worker.training.saving import CheckpointSaver
 from gradsight_worker.training.state import TrainingState, initial_state
 from gradsight_worker.training.telemetry import Telemetry
+from gradsight_worker.training.train_sample import train_sample
+from gradsight_worker.training.unit_watch import UnitWatch
 
 _IMPORTED_ON_DEMAND = ("encodings.utf_8_sig", "numpy.ctypeslib", "numpy.ma", "dateutil.relativedelta")
 """Modules that libraries would otherwise import on a run's way."""
@@ -186,7 +190,10 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
         compiled=spec.compute.compiled,
         autocast=state.precision.autocast,
     )
+    look = _first_look(run, channel, prober)
     monitor = _monitor(run, plan, channel, prober)
+    if look is not None and state.step == 0:
+        monitor.first_look(look)
     return TrainingLoop(
         state=state,
         total_steps=run.total_steps,
@@ -221,6 +228,10 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             total_steps=run.total_steps,
             epoch_of=prepared.batches.epoch_of,
             autocast=state.precision.autocast,
+            units=UnitWatch(prober.tap),
+            train_sample=train_sample(
+                prepared, batch_size=spec.data.batch_size, seed=derive_seed(spec.seed, "train sample")
+            ),
             monitor=monitor,
         ),
         saver=CheckpointSaver(
@@ -229,6 +240,21 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
         channel=channel,
         monitor=monitor,
     )
+
+
+def _first_look(run: _Run, channel: TrainerChannel, prober: Prober) -> FirstLook | None:
+    """A model that cannot be looked at is trained all the same: what ails it, the first step will say."""
+    try:
+        return first_look(
+            prober,
+            run.objective,
+            run.prepared.batches.fetch(run.state.step + 1),
+            rows=run.state.micro_batch_size,
+            classes=run.prepared.outputs.kind in ("classes", "tokens"),
+        )
+    except Exception as error:
+        _warn(channel, f"The first batch could not be looked at: {type(error).__name__}: {error}")
+        return None
 
 
 def _monitor(run: _Run, plan: TrainingPlan, channel: TrainerChannel, prober: Prober) -> RunMonitor:
