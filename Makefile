@@ -13,7 +13,7 @@ PIP      := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Newer than the pip that Python 3.11 brings: `--group` came with 25.1.
 PIP_PIN  := $(shell sed -n 's/^pip==/pip==/p' constraints.txt)
 
-.PHONY: help demo test test-wheel check format protos bench clean
+.PHONY: help demo test test-wheel check format protos failure-modes bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the chores
@@ -35,6 +35,7 @@ check: $(VENV)/.development .venv-protos/.installed ## format, lint, types, laye
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/buf lint protos
 	.venv-protos/bin/python scripts/gen_protos.py --check
+	$(BIN)/python scripts/gen_failure_modes.py --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
@@ -45,6 +46,9 @@ format: $(VENV)/.development ## put the sources in order
 
 protos: .venv-protos/.installed ## regenerate the stubs from protos/
 	.venv-protos/bin/python scripts/gen_protos.py
+
+failure-modes: $(VENV)/.development ## write docs/failure-modes from what the kinds of findings say of themselves
+	$(BIN)/python scripts/gen_failure_modes.py
 
 bench: $(VENV)/.bench ## run every benchmark (several minutes); BENCH_ARGS="--quick" for a minute each
 	@for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
