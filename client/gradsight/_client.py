@@ -283,7 +283,7 @@ class JobHandle:
         )
 
     def findings(self, *, open_only: bool = False) -> tuple[Finding, ...]:
-        """Returns what the service found in the run, most severe first; `open_only` leaves out what is over."""
+        """Returns what the service found in the run, most severe first; `open_only` leaves out the closed."""
         return self._run(_operations.list_findings(self.job_id, self._patience, open_only=open_only))
 
     def report(self, format: ReportFormat | str = ReportFormat.HTML) -> Report:  # noqa: A002 (the contract's word)

@@ -85,22 +85,31 @@ def sparkline(values: Sequence[float], width: int, *, logarithmic: bool = False)
 
     `logarithmic` is for norms, which differ by factors.
     """
-    if not values:
-        return ""
+    return sparklines([(values, width)], logarithmic=logarithmic)[0]
+
+
+def sparklines(curves: Sequence[tuple[Sequence[float], int]], *, logarithmic: bool = False) -> list[str]:
+    """Returns curves on one scale, each in at most its own width."""
+    drawn = [_bucket_means(values, width, logarithmic) for values, width in curves]
+    finite = [mean for means in drawn for mean in means if math.isfinite(mean)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    # A flat curve is drawn flat: without this, noise of a millionth would fill the whole height.
+    height = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
+    return ["".join(_bar_at((mean - low) / height) for mean in means) for means in drawn]
+
+
+def _bucket_means(values: Sequence[float], width: int, logarithmic: bool) -> list[float]:
     buckets = min(width, len(values))
-    edges = [round(index * len(values) / buckets) for index in range(buckets + 1)]
+    edges = [round(index * len(values) / buckets) for index in range(buckets + 1)] if buckets else []
     means = [_mean(values[start:end]) for start, end in itertools.pairwise(edges)]
     if logarithmic:
         means = [math.log10(max(mean, 1e-30)) if math.isfinite(mean) else mean for mean in means]
     # A run that diverges reaches numbers whose differences overflow.
-    means = [max(-_LARGEST, min(_LARGEST, mean)) if math.isfinite(mean) else mean for mean in means]
-    finite = [mean for mean in means if math.isfinite(mean)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
-    # A flat curve is drawn flat: without this, noise of a millionth would fill the whole height.
-    height = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
-    return "".join(
-        _BARS[min(7, int((mean - low) / height * 8))] if math.isfinite(mean) else _BROKEN for mean in means
-    )
+    return [max(-_LARGEST, min(_LARGEST, mean)) if math.isfinite(mean) else mean for mean in means]
+
+
+def _bar_at(height: float) -> str:
+    return _BARS[min(7, int(height * 8))] if math.isfinite(height) else _BROKEN
 
 
 def bar(value: float, largest: float, width: int) -> str:

@@ -234,7 +234,7 @@ class JobHandle:
         )
 
     async def findings(self, *, open_only: bool = False) -> tuple[Finding, ...]:
-        """Returns what the service found in the run, most severe first; `open_only` leaves out what is over."""
+        """Returns what the service found in the run, most severe first; `open_only` leaves out the closed."""
         return await self._driver.run(
             _operations.list_findings(self.job_id, self._patience, open_only=open_only)
         )

@@ -2,9 +2,10 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import click
 
@@ -12,7 +13,8 @@ from gradsight._enums import JobState, WaitingReason
 from gradsight._events import JobEvent
 from gradsight._job import Job
 from gradsight._measurements import StepsRecorded
-from gradsight.cli._lines import StepThrottle, event_line, outcome_line
+from gradsight._requirements import RequirementResult
+from gradsight.cli._lines import StepThrottle, event_line, judgement_lines, outcome_line
 from gradsight.cli._outcome import Exit, outcome_of
 from gradsight.cli._verb import Session
 
@@ -50,18 +52,28 @@ def follow(
         sys.exit(Exit.DETACHED)
 
 
-def conclude(session: Session, job: Job) -> Exit:
-    """Says how the job ended and returns the exit code."""
+def conclude(session: Session, job: Job, results: Sequence[RequirementResult] = ()) -> Exit:
+    """Says how the job ended and what became of requirements on it, and returns the exit code."""
     outcome = outcome_of(job.state)
+    if outcome is Exit.OK and not all(result.met for result in results):
+        outcome = Exit.REQUIREMENT_NOT_MET
     if session.json:
         return outcome
-    click.echo(outcome_line(job), err=outcome is not Exit.OK)
-    if outcome is Exit.OK:
+    for line in (outcome_line(job), *judgement_lines(job)):
+        click.echo(line, err=outcome not in (Exit.OK, Exit.REQUIREMENT_NOT_MET))
+    for result in results if job.state is JobState.SUCCEEDED else ():
+        click.echo(result.sentence, err=not result.met)
+    if job.state is JobState.SUCCEEDED:
         click.echo(f"see it with      {session.command(f'show {job.job_id}')}", err=True)
         click.echo(f"take it home by  {session.command(f'download {job.job_id}')}", err=True)
     elif job.state is JobState.FAILED:
         click.echo(f"see more with    {session.command(f'show {job.job_id}')}", err=True)
     return outcome
+
+
+def with_requirements(job: Job, results: Sequence[RequirementResult]) -> Any:
+    """Returns the job as a JSON document, with what became of requirements on it where there were any."""
+    return {**job.to_dict(), "requirements": results} if results else job
 
 
 def say_if_nobody_works(job: Job) -> None:

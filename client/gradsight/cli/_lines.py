@@ -4,8 +4,17 @@ from gradsight import _events as events
 from gradsight._enums import JobState, Severity, Split
 from gradsight._events import JobError, JobEvent
 from gradsight._figures import clock, count, number, percent, size, span
+from gradsight._insight import Finding
 from gradsight._job import Job
 from gradsight._measurements import ColumnRemark, DataPrepared, EvaluationCompleted, ModelBuilt, StepsRecorded
+from gradsight.cli._insight import (
+    comparison_words,
+    efficacy_words,
+    finding_line,
+    repair_line,
+    verdict_words,
+    words,
+)
 
 _SHOWN_REMARKS = 5
 
@@ -52,6 +61,20 @@ def outcome_line(job: Job) -> str:
     return line
 
 
+def judgement_lines(job: Job) -> list[str]:
+    """Returns what the service makes of a job that ended: the run, and the new model against the old."""
+    lines = []
+    if job.verdict:
+        why = f": {job.verdict.reasons[0]}" if job.verdict.reasons else ""
+        lines.append(f"run        {verdict_words(job.verdict)}{why}")
+    if job.summary and job.summary.comparison:
+        lines.append(f"new model  {comparison_words(job.summary.comparison)}")
+    opened = [f"{each.open} {each.severity} {words(each.kind)}" for each in job.findings if each.open]
+    if opened:
+        lines.append(f"findings   {', '.join(opened)}")
+    return lines
+
+
 class StepThrottle:
     """Lets at most one line of steps through per second of training, so that a fast job does not flood a log."""
 
@@ -88,7 +111,9 @@ def _text(event: JobEvent) -> str:
             whose = f" of baseline {evaluation.baseline_job_id}" if evaluation.baseline_job_id else ""
             kept = ", best so far" if evaluation.kept and evaluation.split is Split.VALIDATION else ""
             when = "" if whose else f" at step {evaluation.step:,}"
-            return f"{evaluation.split}{whose}{when}: {evaluation_figures(evaluation)}{kept}"
+            said = efficacy_words(evaluation.update_efficacy) if evaluation.update_efficacy else ""
+            updates = f"; updates {said}" if said else ""
+            return f"{evaluation.split}{whose}{when}: {evaluation_figures(evaluation)}{kept}{updates}"
         case events.CheckpointSaved() as saved:
             return f"checkpoint at step {saved.step:,} ({size(saved.artifact.size_bytes)}, {span(saved.seconds)})"
         case events.ArtifactReady() as ready:
@@ -104,21 +129,22 @@ def _text(event: JobEvent) -> str:
         case events.LogLine() as line:
             return line.message if line.severity is Severity.INFO else f"{line.severity}: {line.message}"
         case events.FindingOpened() | events.FindingUpdated() | events.FindingClosed() as about:
-            finding = about.finding
-            what = event.kind.removeprefix("finding_")
-            where = f" in {finding.subject}" if finding.subject else ""
-            return f"finding {what}: {finding.kind} ({finding.severity}){where}: {finding.explanation}"
-        case events.MitigationApplied() as applied:
-            trial = ", on trial" if applied.trial else ""
-            return f"repair applied after step {applied.step:,}{trial}: {applied.description}"
-        case events.MitigationKept() as kept_repair:
-            return f"repair {kept_repair.mitigation_id} kept after step {kept_repair.step:,}"
-        case events.MitigationReverted() as reverted:
-            return f"repair reverted after step {reverted.step:,}: {reverted.message}"
+            return _finding(event.kind.removeprefix("finding_"), about.finding)
+        case events.MitigationApplied() | events.MitigationKept() | events.MitigationReverted() as repair:
+            return repair_line(repair)
         case events.VerdictReached() as reached:
-            return f"verdict after step {reached.verdict.step:,}: {reached.verdict.verdict}"
+            why = f": {reached.verdict.reasons[0]}" if reached.verdict.reasons else ""
+            return f"verdict after step {reached.verdict.step:,}: {verdict_words(reached.verdict)}{why}"
         case events.ComparisonCompleted() as compared:
-            return f"compared with {compared.comparison.baseline_job_id}: {compared.comparison.verdict}"
+            limits = f". {compared.comparison.message}" if compared.comparison.message else ""
+            return f"comparison: {comparison_words(compared.comparison)}{limits}"
+
+
+def _finding(what: str, finding: Finding) -> str:
+    line = f"finding {what}: {finding.severity} {finding_line(finding)}"
+    if finding.cause_finding_id:
+        return f"{line} (consequence of {finding.cause_finding_id})"
+    return f"{line} To do: {finding.actions[0]}" if what == "opened" and finding.actions else line
 
 
 def _data(data: DataPrepared) -> str:

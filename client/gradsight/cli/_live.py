@@ -15,6 +15,15 @@ from gradsight._errors import GradsightError
 from gradsight._events import JobEvent
 from gradsight._figures import count, nonfinite, number, span, sparkline
 from gradsight.cli._headline import Headline
+from gradsight.cli._insight import (
+    EFFICACY_STYLES,
+    SEVERITIES,
+    SEVERITY_STYLES,
+    VERDICT_STYLES,
+    finding_line,
+    verdict_words,
+    words,
+)
 from gradsight.cli._run import METRICS, Run, newest
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ STATE_STYLES = {
     JobState.CANCELLED: "yellow",
 }
 _CURVE_WIDTH = 40
+_SHOWN_FINDINGS = 4
 
 
 class LiveView:
@@ -36,7 +46,8 @@ class LiveView:
 
     def __init__(self, handle: "JobHandle", console: Console | None = None) -> None:
         job = handle.get()
-        self._run = Run(job, handle.history(METRICS, max_points=300) if job.progress else ())
+        curves = handle.history(METRICS, max_points=300) if job.progress else ()
+        self._run = Run(job, curves, handle.findings(open_only=True) if job.findings else ())
         # Events come in on the caller's thread, pictures are drawn on the display's own.
         self._lock = threading.Lock()
         self._console = console or Console(highlight=False)
@@ -90,12 +101,19 @@ def draw(run: Run, height: int) -> RenderableType:
     parts: list[RenderableType] = [_head(run), _progress(run)]
     if run.loss:
         parts += [Text(), _curves(run)]
-    room = height - 12 - len(run.news)
+    insight = [*_verdict(run), *_findings(run)]
+    if insight:
+        parts += [Text(), *insight]
+    room = height - 13 - len(run.news) - (len(insight) + 1 if insight else 0)
     if run.layers and room > 2:
         parts += [Text(), _layers(run, room)]
     if run.news:
-        parts += [Text(), *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in run.news)]
+        parts += [Text(), *(_line(line, "dim") for line in run.news)]
     return Group(*parts)
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _head(run: Run) -> Text:
@@ -145,7 +163,34 @@ def _curves(run: Run) -> Table:
         best = f"best {Headline.of(run.kept).figure} at step {run.kept.step:,}" if run.kept else ""
         curve = sparkline([*run.headline], _CURVE_WIDTH)
         table.add_row(f"validation {headline.name}", headline.figure, curve, best)
+    if run.gain_ratio is not None:
+        said = words(run.efficacy.verdict) if run.efficacy and run.efficacy.verdict else "gain ratio"
+        style = EFFICACY_STYLES.get(run.efficacy.verdict, "") if run.efficacy and run.efficacy.verdict else ""
+        curve = sparkline([*run.gain_ratios], _CURVE_WIDTH)
+        table.add_row("updates", number(run.gain_ratio), curve, Text(said, style=style))
     return table
+
+
+def _verdict(run: Run) -> list[RenderableType]:
+    if run.verdict is None:
+        return []
+    line = _line("").append(f"{'verdict':<18}  ", "bold")
+    line.append(verdict_words(run.verdict), VERDICT_STYLES.get(run.verdict.verdict, ""))
+    return [line.append(f": {run.verdict.reasons[0]}" if run.verdict.reasons else "")]
+
+
+def _findings(run: Run) -> list[RenderableType]:
+    """First causes that are open, the worst first; how many more there are."""
+    causes = [each for each in run.findings.values() if each.cause_finding_id not in run.findings]
+    causes.sort(key=lambda each: (-SEVERITIES.index(each.severity), each.first_step))
+    lines: list[RenderableType] = []
+    for each in causes[:_SHOWN_FINDINGS]:
+        line = _line("").append(f"{each.severity:<18}  ", f"bold {SEVERITY_STYLES.get(each.severity, '')}")
+        lines.append(line.append(finding_line(each)))
+    more = len(run.findings) - len(lines)
+    if more > 0:
+        lines.append(_line(f"{'':<18}  {more} more: gradsight findings {run.job_id} --open", "dim"))
+    return lines
 
 
 def _layers(run: Run, room: int) -> Table:

@@ -91,6 +91,7 @@ _FLAGS = {
     "compute.precision": "--precision",
     "start.weights_job_id": "--from-job",
     "start.from_job": "--from-job",
+    "monitoring.policy": "--policy",
     "evaluation.patience": "--patience",
     "evaluation.baseline_job_id": "--baseline",
     "evaluation.baseline": "--baseline",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,11 +26,23 @@ from gradsight._figures import (
 from gradsight._job import Job, JobSummary
 from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
-from gradsight.cli._follow import on_terminal
+from gradsight.cli._finding_page import listed
 from gradsight.cli._headline import Headline
+from gradsight.cli._insight import (
+    COMPARISON_STYLES,
+    EFFICACY_STYLES,
+    REPAIR_KINDS,
+    VERDICT_STYLES,
+    Repair,
+    comparison_words,
+    efficacy_words,
+    repair_line,
+    verdict_words,
+)
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
 from gradsight.cli._run import METRICS, Run
+from gradsight.cli._tables import lineless, page
 
 if TYPE_CHECKING:
     from gradsight._client import JobHandle
@@ -47,9 +59,14 @@ def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> 
     except GradsightError:
         curves = ()
     run = Run(job, curves)
-    # In a pipe nobody wraps lines by hand: wide enough for every table.
-    console = console or Console(highlight=False, width=None if on_terminal() else 120)
-    sections = [_facts(job, run), *_problems(job)]
+    console = console or page()
+    sections = [
+        _facts(job, run),
+        *_problems(job),
+        _judgement(job),
+        _findings(handle, job),
+        _repairs(handle, job),
+    ]
     if job.summary:
         sections += [_categories(job.summary), _layers(job.summary, run)]
     sections += [_attempts(job), _files(job)]
@@ -61,7 +78,7 @@ def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> 
 
 def print_service(address: str, info: ServerInfo, workers: Sequence[Worker]) -> None:
     """Prints what the service is and who works for it."""
-    console = Console(highlight=False, width=None if on_terminal() else 120)
+    console = page()
     console.print(Text.assemble(("gradsight ", "bold"), (info.version, "bold"), f" at {address}"))
     if info.architectures:
         console.print(
@@ -74,7 +91,7 @@ def print_service(address: str, info: ServerInfo, workers: Sequence[Worker]) -> 
         )
         console.print()
         return
-    table = _table("worker", "queue", "device", "state", "job", "since")
+    table = lineless("worker", "queue", "device", "state", "job", "since")
     for worker in workers:
         style = {WorkerState.IDLE: "green", WorkerState.BUSY: "cyan"}.get(worker.state, "yellow")
         device = f"{worker.device} ({worker.device_name})" if worker.device_name else worker.device
@@ -127,9 +144,13 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
         table.add_row("loss", _with_curve(number(summary.train_loss), sparkline([*run.loss], _CURVE_WIDTH)))
     if summary.gradient_norm is not None:
         facts = [f"norm {number(summary.gradient_norm)}", f"learning rate {number(summary.learning_rate)}"]
-        facts += [f"gain ratio {number(summary.gain_ratio)}"] if summary.gain_ratio is not None else []
+        if summary.gain_ratio is not None and not summary.update_efficacy:
+            facts.append(f"gain ratio {number(summary.gain_ratio)}")
         curve = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
         table.add_row("gradients", _with_curve(" · ".join(facts), curve))
+    if summary.update_efficacy and (said := efficacy_words(summary.update_efficacy)):
+        verdict = summary.update_efficacy.verdict
+        table.add_row("updates", Text(said, EFFICACY_STYLES.get(verdict, "") if verdict else ""))
     if summary.nonfinite_steps:
         table.add_row("", Text(f"{nonfinite(summary.nonfinite_steps)} and changed nothing", style="red"))
     if summary.validation:
@@ -144,6 +165,52 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
             line.append(f" · baseline {before.short} ")
             line.append(after.change_since(before), _color(after.value - before.value))
         table.add_row("test", line)
+
+
+def _judgement(job: Job) -> Table | None:
+    """The verdict on the run with its reasons, and on the new model against the baseline's."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", min_width=11)
+    table.add_column()
+    if job.verdict:
+        text = Text(verdict_words(job.verdict), VERDICT_STYLES.get(job.verdict.verdict, ""))
+        for reason in job.verdict.reasons:
+            text.append(f"\n{reason}", style="default")
+        table.add_row("verdict", text)
+    comparison = job.summary.comparison if job.summary else None
+    if comparison:
+        text = Text(comparison_words(comparison), COMPARISON_STYLES.get(comparison.verdict, ""))
+        if comparison.message:
+            text.append(f"\n{comparison.message}", style="default")
+        table.add_row("comparison", text)
+    return table if table.row_count else None
+
+
+def _findings(handle: "JobHandle", job: Job) -> RenderableType | None:
+    """Findings that are open, and how many were closed."""
+    if not job.findings:
+        return None
+    try:
+        found = handle.findings(open_only=True)
+    except GradsightError:
+        return None
+    closed = sum(each.total - each.open for each in job.findings)
+    if not closed:
+        return listed(found)
+    word = "finding was" if closed == 1 else "findings were"
+    return Group(listed(found), Text(f"{closed} {word} closed: gradsight findings {job.job_id}", style="dim"))
+
+
+def _repairs(handle: "JobHandle", job: Job) -> Text | None:
+    """What was tried to repair the run, and what became of it; under the policy advise nothing is."""
+    if job.spec.get("monitoring", {}).get("policy") not in ("repair", "stop"):
+        return None
+    try:
+        events = [event.detail for event in handle.events(kinds=REPAIR_KINDS)]
+    except GradsightError:
+        return None
+    lines = [repair_line(each) for each in events if isinstance(each, Repair)]
+    return Text("\n".join(lines)) if lines else None
 
 
 def _with_curve(figure: str, curve: str) -> Text:
@@ -165,7 +232,7 @@ def _categories(summary: JobSummary) -> Table | None:
     before = {each.category: _value(each, of_errors) for each in earlier}
     columns = ["category", "rows>", *(["errors>"] if of_errors else [])]
     columns.append(f"{evaluation.split} {'error' if of_errors else 'loss'}>")
-    table = _table(*columns, *(["baseline>", "change>"] if before else []), "")
+    table = lineless(*columns, *(["baseline>", "change>"] if before else []), "")
     values = [_value(each, of_errors) for each in evaluation.categories]
     largest = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
     for each, value in zip(evaluation.categories[:_SHOWN_CATEGORIES], values, strict=False):
@@ -204,7 +271,7 @@ def _layers(summary: JobSummary, run: Run) -> Table | None:
     if not summary.layers:
         return None
     probe = summary.probe
-    table = _table("layer", "kind", "parameters>", "gradient norm>", "", "over time", "update/weight>")
+    table = lineless("layer", "kind", "parameters>", "gradient norm>", "", "over time", "update/weight>")
     norms = probe.layer_gradient_norm if probe else ()
     largest = max((norm for norm in norms if norm < float("inf")), default=0.0)
     for layer in summary.layers:
@@ -225,7 +292,7 @@ def _layers(summary: JobSummary, run: Run) -> Table | None:
 def _attempts(job: Job) -> Table | None:
     if not job.attempts:
         return None
-    table = _table("attempt>", "worker", "device", "started", "ended", "from step>", "")
+    table = lineless("attempt>", "worker", "device", "started", "ended", "from step>", "")
     for attempt in job.attempts:
         why = Text(error_line(attempt.error), style="yellow") if attempt.error else Text()
         table.add_row(
@@ -243,20 +310,11 @@ def _attempts(job: Job) -> Table | None:
 def _files(job: Job) -> Table | None:
     if not job.result:
         return None
-    table = _table("file", "size>", "digest")
+    table = lineless("file", "size>", "digest")
     for artifact in job.result:
         table.add_row(
             artifact.filename, size(artifact.size_bytes), Text(artifact.digest[:19] + "…", style="dim")
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    """Returns a table without lines; a column whose name ends in `>` is flush right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        right = column.endswith(">")
-        table.add_column(column.removesuffix(">"), justify="right" if right else "left", no_wrap=column != "")
     return table
 
 

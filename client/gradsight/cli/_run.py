@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gradsight import _events as events
 from gradsight._enums import JobState, Split
 from gradsight._events import JobEvent
+from gradsight._insight import Finding
 from gradsight._job import Job
 from gradsight._measurements import EvaluationCompleted, Layer, ModelBuilt, StepsRecorded
 from gradsight._records import Series
@@ -14,14 +15,23 @@ from gradsight.cli._headline import METRICS as HEADLINE_METRICS
 from gradsight.cli._headline import Headline
 from gradsight.cli._lines import event_line
 
-METRICS = ("loss", "gradient_norm", "layer_gradient_norm", *HEADLINE_METRICS)
+METRICS = ("loss", "gradient_norm", "layer_gradient_norm", "gain_ratio", *HEADLINE_METRICS)
 _CURVE_POINTS = 600
+# These stand in the picture itself and are no news below it.
+_SHOWN_ELSEWHERE = (
+    StepsRecorded,
+    EvaluationCompleted,
+    events.ArtifactReady,
+    events.FindingOpened,
+    events.FindingUpdated,
+    events.VerdictReached,
+)
 
 
 class Run:
     """What is known of a run. Curves hold the newest 600 points; `sequence` is that of the newest event in it."""
 
-    def __init__(self, job: Job, curves: Sequence[Series]) -> None:
+    def __init__(self, job: Job, curves: Sequence[Series], findings: Sequence[Finding] = ()) -> None:
         progress, summary = job.progress, job.summary
         self.job_id, self.name = job.job_id, job.name
         self.state = job.state
@@ -47,6 +57,10 @@ class Run:
         self.layer_norms = {
             layer.path: _curve(curves, "layer_gradient_norm", layer.path) for layer in self.layers
         }
+        self.gain_ratios = _curve(curves, "gain_ratio")
+        self.efficacy = summary.update_efficacy if summary else None
+        self.verdict = job.verdict
+        self.findings = {finding.finding_id: finding for finding in findings if finding.open}
         self.news: deque[str] = deque(maxlen=4)
         self._pace: deque[tuple[float, int, int]] = deque(maxlen=20)
 
@@ -73,7 +87,13 @@ class Run:
                 self.steps_per_epoch = model.steps_per_epoch
                 for layer in model.layers:
                     self.layer_norms.setdefault(layer.path, deque(maxlen=_CURVE_POINTS))
-        if not isinstance(event.detail, StepsRecorded | EvaluationCompleted | events.ArtifactReady):
+            case events.FindingOpened() | events.FindingUpdated() as said:
+                self.findings[said.finding.finding_id] = said.finding
+            case events.FindingClosed() as closed:
+                self.findings.pop(closed.finding.finding_id, None)
+            case events.VerdictReached() as reached:
+                self.verdict = reached.verdict
+        if not isinstance(event.detail, _SHOWN_ELSEWHERE):
             self.news.append(event_line(event))
 
     def _steps(self, steps: StepsRecorded) -> None:
@@ -83,7 +103,9 @@ class Run:
         self.learning_rate = steps.learning_rate[-1]
         self.nonfinite_steps += len(steps.nonfinite_steps)
         for probe in steps.probes:
-            self.gain_ratio = probe.gain_ratio if probe.gain_ratio is not None else self.gain_ratio
+            if probe.gain_ratio is not None:
+                self.gain_ratio = probe.gain_ratio
+                self.gain_ratios.append(probe.gain_ratio)
             for layer, norm in zip(self.layers, probe.layer_gradient_norm, strict=False):
                 self.layer_norms[layer.path].append(norm)
         if self.steps_per_epoch:
@@ -102,6 +124,7 @@ class Run:
         self.validation = evaluation
         self.epoch = evaluation.epoch
         self.headline.append(Headline.of(evaluation).value)
+        self.efficacy = evaluation.update_efficacy or self.efficacy
         if evaluation.kept:
             self.kept = evaluation
 

@@ -12,6 +12,7 @@ from gradsight._plain import parse_duration, plain
 
 if TYPE_CHECKING:
     from gradsight._client import Client
+    from gradsight._requirements import Requirement
 
 
 class Session:
@@ -74,6 +75,11 @@ def option(*names: str, **attributes: Any) -> Callable[[Callable[..., Any]], Cal
     return click.option(*names, envvar=variable, **attributes)
 
 
+def require_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declares `--require`, which can be repeated."""
+    return option("--require", metavar="CONDITION", multiple=True, type=Condition(), help=help_text)
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     """A duration such as `30m`; the value is in seconds."""
 
@@ -86,6 +92,23 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ver
             return parse_duration(value) / 1e9
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Condition(click.ParamType):  # type: ignore[type-arg]
+    """A requirement on a result, `no-regression` say; refused before anything is done."""
+
+    name = "condition"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Requirement":
+        from gradsight._errors import InvalidRequest
+        from gradsight._requirements import Requirement
+
+        if isinstance(value, Requirement):
+            return value
+        try:
+            return Requirement.parse(value)
+        except InvalidRequest as error:
+            self.fail(error.message.removeprefix("require: "), param, ctx)
 
 
 class Assignment(click.ParamType):  # type: ignore[type-arg]

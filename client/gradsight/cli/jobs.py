@@ -9,19 +9,18 @@ import click
 from gradsight._enums import JobState
 from gradsight._figures import date, number, span
 from gradsight._job import Job
-from gradsight.cli._follow import conclude, follow
+from gradsight._requirements import Requirement
+from gradsight.cli._columns import print_columns
+from gradsight.cli._follow import conclude, follow, with_requirements
 from gradsight.cli._headline import Headline
+from gradsight.cli._insight import VERDICT_STYLES, words
 from gradsight.cli._lines import event_line
 from gradsight.cli._outcome import Exit
-from gradsight.cli._verb import Assignment, Duration, Session, option, verb
+from gradsight.cli._verb import Assignment, Duration, Session, option, require_option, verb
 
 _STATES = [state.value for state in JobState if state is not JobState.UNKNOWN]
-_COLORS = {
-    JobState.SUCCEEDED: "green",
-    JobState.FAILED: "red",
-    JobState.CANCELLED: "yellow",
-    JobState.RUNNING: "cyan",
-}
+_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+_VERDICT_COLORS = {words(verdict): color for verdict, color in VERDICT_STYLES.items()}
 
 
 @verb
@@ -89,19 +88,28 @@ def show(session: Session, job_id: str) -> int:
 @verb
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @option("--timeout", type=Duration(), help="Exit 5 after this time, 30m say; the jobs go on.")
-def wait(session: Session, job_ids: tuple[str, ...], timeout: float | None) -> int:
+@require_option("Exit 4 unless each result is so; repeat it.")
+def wait(
+    session: Session, job_ids: tuple[str, ...], timeout: float | None, require: tuple[Requirement, ...]
+) -> int:
     """Wait for jobs to end.
 
-    The exit code is the outcome: 0 all succeeded, 1 one failed, 3 one was cancelled, 5 timeout.
-    """
+    The exit code is the outcome: 0 all succeeded, 1 one failed, 3 one was cancelled, 4 a requirement is not met, 5
+    timeout.
+
+    \b
+      gradsight wait JOB --require no-regression --require 'error[returns]<=0.05'
+    """  # noqa: D301 (click reads the backspace)
     outcomes = set()
     with session.client() as client:
         for job_id in job_ids:
             job = follow(session, client.job(job_id), quiet=True, timeout=timeout)
+            results = job.check(require)
             if session.json:
-                session.line(job)
-            outcomes.add(conclude(session, job))
-    return next(code for code in (Exit.FAILED, Exit.CANCELLED, Exit.OK) if code in outcomes)
+                session.line(with_requirements(job, results))
+            outcomes.add(conclude(session, job, results))
+    worst_first = (Exit.FAILED, Exit.CANCELLED, Exit.REQUIREMENT_NOT_MET, Exit.OK)
+    return next(code for code in worst_first if code in outcomes)
 
 
 @verb
@@ -119,17 +127,9 @@ def cancel(session: Session, job_ids: tuple[str, ...]) -> int:
 
 
 def _table(found: Sequence[Job]) -> None:
-    """Prints one aligned row per job; plain enough for `cut` and `awk`, coloured on a terminal."""
-    header = ("JOB", "NAME", "STATE", "PROGRESS", "LOSS", "ERROR", "CREATED", "TOOK")
-    rows = [header, *(_row(job) for job in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    for row, job in zip(rows, (None, *found), strict=True):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if job is None:
-            cells = [click.style(cell, dim=True) for cell in cells]
-        else:
-            cells[2] = click.style(cells[2], fg=_COLORS.get(job.state))
-        click.echo("  ".join(cells).rstrip())
+    """Prints one aligned row per job."""
+    header = ("JOB", "NAME", "STATE", "PROGRESS", "LOSS", "ERROR", "VERDICT", "CREATED", "TOOK")
+    print_columns(header, [_row(job) for job in found], {2: _COLORS, 6: _VERDICT_COLORS})
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -147,6 +147,7 @@ def _row(job: Job) -> tuple[str, ...]:
         done,
         number(summary.train_loss if summary else None),
         Headline.of(evaluation).short if evaluation else "–",
+        words(job.verdict.verdict) if job.verdict else "–",
         date(job.create_time),
         span(end - job.start_time) if job.start_time else "–",
     )

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from gradsight import JobHandle, JobSpec, NotSupportedYet, load_spec
-from gradsight.cli._follow import conclude, say_if_nobody_works
+from gradsight import JobHandle, JobSpec, Requirement, load_spec
+from gradsight.cli._follow import conclude, say_if_nobody_works, with_requirements
 from gradsight.cli._follow import follow as follow_job
 from gradsight.cli._outcome import Exit
-from gradsight.cli._verb import Assignment, Duration, Session, option, verb
+from gradsight.cli._verb import Assignment, Duration, Session, option, require_option, verb
 
 
 def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +61,9 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--schedule", metavar="NAME", help="cosine, constant, linear, one_cycle, step or plateau."
             ),
             option("--precision", metavar="NAME", help="float32, bfloat16 or float16."),
+            option(
+                "--policy", metavar="NAME", help="On findings: advise (default), repair on trial, or stop."
+            ),
             option("--patience", type=int, help="Evaluations without improvement that end the run."),
             option("--epochs", type=int, help="Passes over the training rows."),
             option("--steps", type=int, help="Optimizer steps, instead of epochs."),
@@ -93,6 +96,7 @@ def _ending_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 type=Duration(),
                 help="With --follow or --wait: exit 5 after this time, 30m say; the job goes on.",
             ),
+            require_option("With --follow or --wait: exit 4 unless the result is so; repeat it."),
         ]
     ):
         function = decorate(function)
@@ -102,34 +106,30 @@ def _ending_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @verb
 @_spec_options
 @_ending_options
-@option("--require", metavar="CONDITION", multiple=True, help="Condition on the result. Not supported yet.")
 def submit(
     session: Session,
     request_id: str | None,
     follow: bool,
     wait: bool,
     timeout: float | None,
-    require: tuple[str, ...],
+    require: tuple[Requirement, ...],
     **options: Any,
 ) -> int:
     """Submit a job.
 
     Model, train and target are enough; flags win over the spec file. Prints the job's id; with --follow or --wait the
-    exit code is the outcome: 0 succeeded, 1 failed, 3 cancelled, 5 timeout.
+    exit code is the outcome: 0 succeeded, 1 failed, 3 cancelled, 4 a requirement is not met, 5 timeout.
 
     \b
       gradsight submit --model text_classifier --train tickets.csv --text message --target intent --follow
-      gradsight submit -f job.yaml --baseline LAST_WEEKS_JOB --wait --timeout 2h
+      gradsight submit -f job.yaml --baseline LAST_WEEKS_JOB --wait --timeout 2h --require no-regression
     """  # noqa: D301 (click reads the backspace)
-    if require:
-        raise NotSupportedYet(
-            "--require is not supported yet; compare test and baseline_test of `gradsight show`"
-        )
-    _check_timeout(timeout, follow or wait)
+    _check_waiting(timeout, require, follow or wait)
     spec = _spec(**options)
+    _check_requirements(require, spec)
     with session.client() as client:
         handle = client.submit(spec, request_id=request_id)
-        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout)
+        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout, require=require)
 
 
 @verb
@@ -146,6 +146,7 @@ def extend(
     follow: bool,
     wait: bool,
     timeout: float | None,
+    require: tuple[Requirement, ...],
 ) -> int:
     """Go on with a job that succeeded: a new job with its spec, its last training state and a larger budget.
 
@@ -154,10 +155,10 @@ def extend(
     """  # noqa: D301 (click reads the backspace)
     if (epochs is None) == (steps is None):
         raise click.UsageError("say one of --epochs and --steps, counted from the job's beginning")
-    _check_timeout(timeout, follow or wait)
+    _check_waiting(timeout, require, follow or wait)
     with session.client() as client:
         handle = client.job(job_id).extend(epochs=epochs, steps=steps, request_id=request_id)
-        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout)
+        return _tell(session, handle, follow=follow, wait=wait, timeout=timeout, require=require)
 
 
 @verb
@@ -181,21 +182,42 @@ def validate(session: Session, **options: Any) -> int:
     return Exit.OK
 
 
-def _check_timeout(timeout: float | None, waits: bool) -> None:
+def _check_waiting(timeout: float | None, require: tuple[Requirement, ...], waits: bool) -> None:
     if timeout is not None and not waits:
         raise click.UsageError(
             "--timeout needs --follow or --wait; a job's own limit is budget.timeout in its spec"
         )
+    if require and not waits:
+        raise click.UsageError("--require needs --follow or --wait; `gradsight wait --require` judges later")
 
 
-def _tell(session: Session, handle: JobHandle, *, follow: bool, wait: bool, timeout: float | None) -> int:
+def _check_requirements(require: tuple[Requirement, ...], spec: JobSpec) -> None:
+    """Refuses what no result of this spec could meet, before anything is trained."""
+    hopeless = [each.text for each in require if each.needs_baseline]
+    if hopeless and not spec.get("evaluation", {}).get("baseline"):
+        raise click.UsageError(f"--require {hopeless[0]} needs a baseline: name an earlier job by --baseline")
+
+
+def _tell(
+    session: Session,
+    handle: JobHandle,
+    *,
+    follow: bool,
+    wait: bool,
+    timeout: float | None,
+    require: tuple[Requirement, ...],
+) -> int:
     """Prints the new job, or follows it to its end."""
     if follow or wait:
         click.echo(f"job {handle.job_id}", err=True)
         job = follow_job(session, handle, quiet=not follow, timeout=timeout)
-        if session.json and not follow:
-            session.document(job)
-        return conclude(session, job)
+        results = job.check(require)
+        if session.json:
+            if not follow:
+                session.document(with_requirements(job, results))
+            elif results:
+                session.line({"job_id": job.job_id, "requirements": results})
+        return conclude(session, job, results)
     job = handle.get()
     if session.json:
         session.document(job)

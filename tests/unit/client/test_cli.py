@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-LATER = {"PauseJob", "ResumeJob", "ListFindings", "CompareJobs", "GetJobReport"}
+LATER = {"PauseJob", "ResumeJob"}
 SUBMIT = (
     "submit",
     "--model",
@@ -119,7 +119,7 @@ def test_every_flag_of_submit_reaches_the_spec(service: "LittleService", cli: "C
         " --learning-rate 1e-2 --seed 7 --name weekly --label team=support --queue fast --request-id once"
     )
     flags += " --objective huber --optimizer muon --schedule one_cycle --precision bfloat16 --patience 4"
-    flags += " --from-job older"
+    flags += " --from-job older --policy repair"
     assert cli("submit", *flags.split()).returncode == 0
     spec = service.jobs["job1"].spec
     assert spec.model.builtin.HasField("mlp")
@@ -133,6 +133,7 @@ def test_every_flag_of_submit_reaches_the_spec(service: "LittleService", cli: "C
     assert (spec.name, spec.queue, dict(spec.labels)) == ("weekly", "fast", {"team": "support"})
     assert dict(spec.evaluation.category_impacts) == {"returns": 3, "sizing": 2}
     assert spec.evaluation.baseline_job_id == "old"
+    assert spec.monitoring.policy == spec_pb2.MONITORING_POLICY_REPAIR
     assert spec.optimizer.learning_rate == 0.01
     assert list(service.requests) == ["once"]
 
@@ -204,7 +205,15 @@ def test_validate_prints_a_spec_that_submit_takes(
             ["data.train (--train)", "No such file"],
         ),
         (("submit", "-f", "no.yaml"), ["no.yaml cannot be read", "No such file"]),
-        ((*SUBMIT, "--require", "no-regression"), ["--require is not supported yet"]),
+        ((*SUBMIT, "--require", "no-regression"), ["--require needs --follow or --wait"]),
+        (
+            (*SUBMIT, "--wait", "--require", "improvd"),
+            ["--require", "got 'improvd', allowed:", "mean improved?"],
+        ),
+        (
+            (*SUBMIT, "--wait", "--require", "improved=returns"),
+            ["--require improved=returns needs a baseline: name an earlier job by --baseline"],
+        ),
         ((*SUBMIT, "--timeout", "30"), ["'30' is no duration; write 45s, 30m, 1h30m"]),
         ((*SUBMIT, "--timeout", "30m"), ["--timeout needs --follow or --wait"]),
         ((*SUBMIT, "--impact", "returns"), ["got 'returns', allowed: name=3"]),
@@ -435,7 +444,17 @@ def test_jobs_are_listed_in_columns_with_the_reason_why_they_wait(
     job = service.add_job(name="weekly")
     job.waiting.reason = job_pb2.WAITING_REASON_NO_WORKER
     lines = cli("jobs").stdout.splitlines()
-    assert lines[0].split() == ["JOB", "NAME", "STATE", "PROGRESS", "LOSS", "ERROR", "CREATED", "TOOK"]
+    assert lines[0].split() == [
+        "JOB",
+        "NAME",
+        "STATE",
+        "PROGRESS",
+        "LOSS",
+        "ERROR",
+        "VERDICT",
+        "CREATED",
+        "TOOK",
+    ]
     assert "queued (no worker)" in lines[1]
     assert cli("jobs", "--name", "other").stderr == "no jobs\n"
     for number in range(5):
@@ -524,7 +543,11 @@ def test_the_command_line_uses_every_method_of_the_contract(
     cli(*SUBMIT)
     _run_job(service)
     digest = service.jobs["job1"].result[0].digest
+    service.comparisons["job1", "job1"] = training_service_pb2.CompareJobsResponse()
     for arguments in (
+        ["findings", "job1"],
+        ["compare", "job1", "job1"],
+        ["report", "job1"],
         ["show"],
         ["show", "job1"],
         ["logs", "job1"],
