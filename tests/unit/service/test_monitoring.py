@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gradsight.v1 import spec_pb2
+from gradsight_insight.catalogue import KINDS as CATALOGUE
 from gradsight_insight.kinds import FindingKind, Threshold
 from gradsight_service.monitoring import monitoring_violations
 
@@ -74,3 +75,16 @@ def test_a_threshold_out_of_its_range_is_refused_with_what_it_means(value: float
         'monitoring.detectors["overfitting"].thresholds["patience"]',
         f"got {got}, allowed 1 to 100, by default 5: Evaluations without progress.",
     )
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_threshold_of_the_catalogue_can_be_said_as_it_is_and_not_beyond_its_range(name: str) -> None:
+    thresholds = CATALOGUE[name].thresholds
+    defaults = {threshold: about.default for threshold, about in thresholds.items()}
+    sound = spec_pb2.MonitoringSpec(detectors={name: with_thresholds(**defaults)})
+    assert list(monitoring_violations(sound)) == []
+    beyond = {threshold: about.high * 2 + 1 for threshold, about in thresholds.items()}
+    broken = spec_pb2.MonitoringSpec(detectors={name: with_thresholds(**beyond)})
+    assert [found.path for found in monitoring_violations(broken)] == [
+        f'monitoring.detectors["{name}"].thresholds["{threshold}"]' for threshold in sorted(thresholds)
+    ]
