@@ -52,15 +52,17 @@ class FindingsBook:
         self._forgotten.subtract(total)
         self._forgotten_open.subtract(still_open)
 
-    def note(self, finding: insight_pb2.Finding, *, opened: bool = False) -> None:
-        """Keep a finding as it was told now: the same id is the same finding. `opened`: it is said to be new."""
+    def note(self, finding: insight_pb2.Finding, step: int, *, opened: bool = False) -> None:
+        """Keep a finding as it is told after `step` steps: the same id is the same finding.
+
+        `opened`: it is said to be new.
+        """
         known = self._kept.get(finding.finding_id)
         if known is None and not opened:
             self._remember(finding)
-        entry = record_pb2.KeptFinding(
-            finding=finding, opened_step=finding.last_step if known is None else known.opened_step
-        )
-        self._kept[finding.finding_id] = entry
+        # Detectors look back: it may have been found later than it was seen.
+        opened_step = max(step, finding.last_step) if known is None else known.opened_step
+        self._kept[finding.finding_id] = record_pb2.KeptFinding(finding=finding, opened_step=opened_step)
         self._changed.add(finding.finding_id)
         if len(self._kept) > MOST_KEPT:
             self._forget(min(self._kept.values(), key=_worth))

@@ -162,7 +162,7 @@ def _note_finding(
     noted = insight_pb2.Finding()
     noted.CopyFrom(finding)
     noted.open = is_open
-    projection.findings.note(noted, opened=opened)
+    projection.findings.note(noted, projection.job.progress.step, opened=opened)
     _count_findings(projection)
 
 

@@ -11,6 +11,7 @@ from gradsight.v1.event_pb2 import (
     FindingOpened,
     FindingUpdated,
     JobEvent,
+    StepsRecorded,
 )
 from gradsight.v1.insight_pb2 import Finding
 from gradsight.v1.job_pb2 import FindingCount
@@ -92,6 +93,14 @@ def test_a_finding_that_becomes_worse_moves_and_stays_one() -> None:
     assert counts(projection) == [("plateau", SEVERITY_CRITICAL, 1, 1)]
     (entry,) = kept(projection)
     assert (entry.opened_step, entry.finding.last_step) == (10, 30)
+
+
+def test_what_was_found_late_belongs_to_the_step_at_which_it_was_found() -> None:
+    steps = StepsRecorded(first_step=1, loss=[1.0] * 50)
+    before = fold(JobEvent(steps_recorded=steps), opened("plateau-1", last_step=10))
+    for step, left in ((49, 0), (50, 1)):
+        resumed = JobEvent(attempt_started=AttemptStarted(resumed_at_step=step))
+        assert len(fold(resumed, start=before).job.findings) == left
 
 
 def test_a_resumed_attempt_that_finds_the_same_again_counts_it_once() -> None:
