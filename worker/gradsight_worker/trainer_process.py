@@ -19,7 +19,7 @@ from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
 from gradsight_worker.training.plan import DataFile, TrainingPlan
 
 _DATA_FILES = ("train", "validation", "test")
-_PATHS = ("directory", "baseline", "graph", "weights", "extended", "start_weights")
+_PATHS = ("directory", "baseline", "graph", "weights", "extended", "start_weights", "replayed")
 _PLAIN = ("job_id", "attempt", "device", "threads", "data_memory_bytes")
 
 RunTrainer = Callable[[TrainingPlan, TrainerChannel], int]

@@ -4,6 +4,8 @@ import math
 from collections import deque
 from statistics import median
 
+from gradsight.v1 import spec_pb2
+
 BUDGET = 0.02
 """Share of the training time that probes may take, once their cost is known: of the 3 % that telemetry may take in
 all, the rest is for what is measured at every step."""
@@ -41,3 +43,14 @@ class ProbeCadence:
     def extra_seconds(self) -> float:
         """What a probe adds to a step; 0 while unknown."""
         return max(0.0, median(probe - plain for plain, probe in self._costs)) if self._costs else 0.0
+
+
+def fixed_interval(spec: spec_pb2.MonitoringSpec) -> int | None:
+    """Steps between probes where they do not follow the clock; None where they do.
+
+    A policy that acts on what probes show must find the same when the run is repeated, so its probes are fixed.
+    """
+    if spec.HasField("probe_interval_steps"):
+        return spec.probe_interval_steps
+    acts = (spec_pb2.MONITORING_POLICY_REPAIR, spec_pb2.MONITORING_POLICY_STOP)
+    return _DENSE_INTERVAL if spec.policy in acts else None

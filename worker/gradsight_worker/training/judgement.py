@@ -8,13 +8,14 @@ import gradsight
 from gradsight.v1 import artifact_pb2, event_pb2
 from gradsight_insight.comparison import Comparison, compare
 from gradsight_insight.messages import comparison_message
-from gradsight_models import save_result
+from gradsight_models import Preprocessing, save_result
 from gradsight_worker.training.answers import Answers, answer
 from gradsight_worker.training.baseline import baseline_answers
 from gradsight_worker.training.channel import ResultFile, TrainerChannel
 from gradsight_worker.training.errors import TrainingFailed
 from gradsight_worker.training.evaluation import evaluation_event
 from gradsight_worker.training.examples import write_examples
+from gradsight_worker.training.mitigation.standardization import InputStandardization, standardizing_apart
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.plan import TrainingPlan
@@ -32,6 +33,7 @@ def judge_and_write(
     state: TrainingState,
     objective: Objective,
     monitor: RunMonitor,
+    standardization: InputStandardization | None = None,
 ) -> None:
     """Judge the kept weights and the baseline on test rows, write the files, send the result."""
     kept = state.kept
@@ -50,7 +52,8 @@ def judge_and_write(
     examples = plan.directory / "examples.parquet"
     sides = [(prepared.validation, validation, None), (prepared.test, test, baseline)]
     write_examples(examples, sides, prepared.outputs)
-    paths = _write_result(prepared, plan, model, _figures(kept.evaluation, test_event))
+    with standardizing_apart(standardization, prepared.preprocessing) as preprocessing:
+        paths = _write_result(prepared, preprocessing, plan, model, _figures(kept.evaluation, test_event))
     files = [
         ResultFile(path=path, filename=path.name, kind=artifact_pb2.ARTIFACT_KIND_RESULT) for path in paths
     ]
@@ -99,7 +102,11 @@ def _compare(
 
 
 def _write_result(
-    prepared: Prepared, plan: TrainingPlan, model: nn.Module, figures: dict[str, float]
+    prepared: Prepared,
+    preprocessing: Preprocessing,
+    plan: TrainingPlan,
+    model: nn.Module,
+    figures: dict[str, float],
 ) -> list[Path]:
     try:
         return save_result(
@@ -107,7 +114,7 @@ def _write_result(
             module=model,
             source=prepared.source,
             columns=prepared.splits.train.columns,
-            preprocessing=prepared.preprocessing,
+            preprocessing=preprocessing,
             outputs=prepared.outputs,
             figures=figures,
             version=gradsight.__version__,

@@ -19,6 +19,7 @@ from gradsight_worker.training.computing import refusal_of
 from gradsight_worker.training.data.batches import TrainingBatches
 from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.memory import MicroBatches, shortage_of_memory
+from gradsight_worker.training.mitigation.supervision import Supervision
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.nonfinite import BufferGuard
 from gradsight_worker.training.objectives import Objective
@@ -46,6 +47,8 @@ class TrainingLoop:
     saver: CheckpointSaver
     channel: TrainerChannel
     monitor: RunMonitor
+    supervision: Supervision | None = None
+    """Acts on findings, under a policy that does."""
     compute: spec_pb2.ComputeSpec = field(default_factory=spec_pb2.ComputeSpec)
     stop_requested: bool = False
 
@@ -59,6 +62,8 @@ class TrainingLoop:
             self._take(step)
             if self.validation.due(step):
                 self._evaluate()
+            if self.supervision is not None and (self.supervision.due(step) or self.finished):
+                self._supervise()
             now = time.perf_counter()
             if now >= next_look:
                 self._look_around()
@@ -84,7 +89,7 @@ class TrainingLoop:
 
     def _take(self, step: int) -> None:
         inputs, targets = self.batches.fetch(step)
-        learning_rate = self.state.schedule.rate(step)
+        learning_rate = self.state.learning_rate(step)
         probing = self.telemetry.probe_due(step)
         slot = self.telemetry.begin_step(step)
         if probing:
@@ -103,9 +108,22 @@ class TrainingLoop:
             self.monitor.look(self.state.step)
         self.state.schedule.observe(event.selection_figure)
         if self.state.patience.observe(event.selection_figure) and self.state.step < self.total_steps:
-            self.state.stopped_early = True
-            stopped = event_pb2.TrainingStopped(step=self.state.step, message=self.state.patience.message)
-            self.channel.send_event(event_pb2.JobEvent(training_stopped=stopped))
+            self._stop_early(self.state.patience.message)
+
+    def _supervise(self) -> None:
+        assert self.supervision is not None
+        self.telemetry.drain()
+        remedy = self.supervision.consult(self.state.step, last=self.finished)
+        if remedy is not None:
+            if self.state.kept.evaluation is None:
+                self._evaluate()
+            self.state.stopped_by = remedy.kind
+            self._stop_early(f"a critical finding, {remedy.finding_id}")
+
+    def _stop_early(self, reason: str) -> None:
+        self.state.stopped_early = True
+        stopped = event_pb2.TrainingStopped(step=self.state.step, message=reason)
+        self.channel.send_event(event_pb2.JobEvent(training_stopped=stopped))
 
     def _look_around(self) -> None:
         self.channel.tick(self.state.step)
@@ -148,7 +166,11 @@ class TrainingStep:
         self._state = state
         self._parameters = state.parameters
         self._loss_scale = state.precision.loss_scale
-        self._clipper = Clipper(clipping, state.device)
+        repairs = state.repairs
+        self._spikes = None if repairs is None else repairs.spikes
+        self._clipper = Clipper(
+            clipping, state.device, norm_limit=None if repairs is None else repairs.norm_limit
+        )
         self._prober = prober
         self._report = report
         self._micro_batches = MicroBatches(state=state, model=model, objective=objective)
@@ -200,7 +222,7 @@ class TrainingStep:
             self._prober.forget_outputs()
 
     def update(self, learning_rate: float, slot: StepSlot) -> None:
-        """Measure the gradient, then change the weights by one controlled step, unless a number is not finite."""
+        """Measure the gradient, then change the weights by one controlled step, or by nothing if it is no good."""
         gradients, scale = self._parameters.gradients, None
         norm = torch.linalg.vector_norm(gradients, out=slot.gradient_norm)
         if self._loss_scale is not None:
@@ -210,12 +232,16 @@ class TrainingStep:
         # A finite number less itself is 0, any other is NaN; and NaN alone differs from itself.
         zero = total - total
         torch.ne(zero, zero, out=slot.nonfinite)
+        changes_nothing = slot.nonfinite
+        if self._spikes is not None:
+            self._spikes.judge(slot.loss, norm, slot.nonfinite, slot.skipped)
+            changes_nothing = torch.maximum(slot.nonfinite, slot.skipped)
         divisor = self._clipper.divisor(gradients, norm, scale, slot.divisor)
-        self._state.optimizer.step(learning_rate, divisor=divisor, nonfinite=slot.nonfinite)
+        self._state.optimizer.step(learning_rate, divisor=divisor, nonfinite=changes_nothing)
         # BatchNorm has learnt from the batch already; its statistics go back when the step must change nothing.
-        self._guard.put_back_where(slot.nonfinite)
+        self._guard.put_back_where(changes_nothing)
         if self._state.average is not None:
-            self._state.average.update(self._state.step + 1, slot.nonfinite)
+            self._state.average.update(self._state.step + 1, changes_nothing)
         if self._loss_scale is not None:
             self._loss_scale.update(slot.nonfinite)
 

@@ -63,6 +63,9 @@ class TrainingPlan:
     """Last checkpoint of the job that this one goes on with; it counts while there is no checkpoint of its own."""
     start_weights: Path | None = None
     """Directory with the result files of the job whose weights this one begins with."""
+    replayed: Path | None = None
+    """Log of an earlier run of this spec under the policy repair, one JobEvent as a JSON object a line: its repairs are
+    made again at their steps, whatever the detectors say."""
     checkpoints: tuple[Path, ...] = ()
     """To resume from, newest first; one that cannot be used is passed over and told of: `send_rewound`."""
     data_memory_bytes: int = 1 << 30

@@ -13,7 +13,8 @@ from gradsight.v1 import event_pb2, spec_pb2
 from gradsight_insight.gain import GainWindow
 from gradsight_insight.noise_scale import NoiseScaleAverage
 from gradsight_worker.training.averaging import AveragedWeights
-from gradsight_worker.training.cadence import ProbeCadence
+from gradsight_worker.training.cadence import ProbeCadence, fixed_interval
+from gradsight_worker.training.mitigation.repairs import Repairs
 from gradsight_worker.training.nonfinite import NonfiniteWatch
 from gradsight_worker.training.optimizers import Optimizer, build_optimizer
 from gradsight_worker.training.parameters import FlatParameters
@@ -22,6 +23,8 @@ from gradsight_worker.training.plan import micro_batch_size
 from gradsight_worker.training.precision import Precision, build_precision
 from gradsight_worker.training.randomness import random_state, restore_random_state
 from gradsight_worker.training.schedules import Schedule, build_schedule
+
+_SNAPSHOT = "snapshots."
 
 
 class StateMismatch(ValueError):
@@ -80,16 +83,25 @@ class TrainingState:
     noise: NoiseScaleAverage = field(default_factory=NoiseScaleAverage)
     monitor: str = ""
     """What the run's monitor remembers, as of the newest save: JSON; empty before."""
+    repairs: Repairs | None = None
+    """What repairs have changed; None under a policy that makes none."""
     step: int = 0
     """Optimizer steps done."""
     stopped_early: bool = False
-    """True: patience ran out, and no step follows."""
+    """True: patience ran out or a finding ended training, and no step follows."""
+    stopped_by: str = ""
+    """Kind of the finding that ended training; empty without one."""
     training_seconds: float = 0.0
 
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
         return self.parameters.values.device
+
+    def learning_rate(self, step: int) -> float:
+        """Of step 1, 2, ...: the schedule's, as repairs have scaled it."""
+        rate = self.schedule.rate(step)
+        return rate if self.repairs is None else rate * self.repairs.learning_rate_factor
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -112,6 +124,9 @@ class TrainingState:
         named |= {f"precision.{name}": tensor for name, tensor in self.precision.state.items()}
         if self.average is not None:
             named |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
+        if self.repairs is not None:
+            named |= {f"repairs.{name}": tensor for name, tensor in self.repairs.tensors().items()}
+            named |= {f"{_SNAPSHOT}{name}": tensor for name, tensor in self.repairs.snapshots().items()}
         return named | {f"random.{name}": state for name, state in random_state(self.device).items()}
 
     def facts(self) -> dict[str, Any]:
@@ -120,6 +135,8 @@ class TrainingState:
         return {
             "step": self.step,
             "stopped_early": self.stopped_early,
+            "stopped_by": self.stopped_by,
+            "repairs": self.repairs and self.repairs.facts(),
             "training_seconds": self.training_seconds,
             "micro_batch_size": self.micro_batch_size,
             "schedule": self.schedule.state(),
@@ -134,7 +151,12 @@ class TrainingState:
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Become the state that `tensors()` and `facts()` described. Raises StateMismatch before anything changes."""
-        mine = self.tensors()
+        mine = {name: tensor for name, tensor in self.tensors().items() if not name.startswith(_SNAPSHOT)}
+        # How many snapshots there are depends on when the state was saved; they come from the file as they are.
+        snapshots = {
+            name.removeprefix(_SNAPSHOT): t for name, t in tensors.items() if name.startswith(_SNAPSHOT)
+        }
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_SNAPSHOT)}
         if (described := _shapes(tensors)) != (wanted := _shapes(mine)):
             differing = sorted({name for name, _ in set(described.items()) ^ set(wanted.items())})
             raise StateMismatch(f"tensors differ in {', '.join(differing)}")
@@ -145,6 +167,9 @@ class TrainingState:
         restore_random_state(random, self.device)
         self.step = facts["step"]
         self.stopped_early = facts["stopped_early"]
+        self.stopped_by = facts["stopped_by"]
+        if self.repairs is not None:
+            self.repairs.restore(facts["repairs"], snapshots)
         self.training_seconds = facts["training_seconds"]
         self.micro_batch_size = facts["micro_batch_size"]
         self.schedule.restore(facts["schedule"])
@@ -163,7 +188,7 @@ class TrainingState:
 
         What was found of the earlier job stays in its own log.
         """
-        self.stopped_early = False
+        self.stopped_early, self.stopped_by = False, ""
         self.monitor = ""
         self.patience.restore({**self.patience.state(), "waited": 0})
 
@@ -195,7 +220,7 @@ def initial_state(
         average=AveragedWeights(parameters, decay) if decay else None,
         kept=KeptWeights.like(parameters),
         cadence=ProbeCadence(
-            fixed=monitoring.probe_interval_steps if monitoring.HasField("probe_interval_steps") else None,
+            fixed=fixed_interval(monitoring),
             total_steps=total_steps,
         ),
         gains=GainWindow(precision.gain_settings),

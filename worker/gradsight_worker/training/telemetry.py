@@ -49,11 +49,13 @@ class StepSlot:
     """What clipping divides the gradient by, at least 1."""
     loss_scale: Tensor
     """What the loss was multiplied by before it was sent backward; 0 where the run has no such scale."""
+    skipped: Tensor
+    """1.0 when a repair let the step change nothing, else 0.0."""
 
     @classmethod
     def apart(cls, device: torch.device) -> "StepSlot":
         """For a step that is not reported."""
-        return cls(*torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], device=device).unbind())
+        return cls(*torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0], device=device).unbind())
 
 
 class Telemetry:
@@ -276,12 +278,12 @@ class _Half:
     """Numbers of consecutive steps on the device, their copy on the host, and what the host knows by itself."""
 
     def __init__(self, device: torch.device, probe_width: int) -> None:
-        self._steps = torch.ones(5, _STEPS, device=device)
-        self._steps[4] = 0.0
+        self._steps = torch.ones(6, _STEPS, device=device)
+        self._steps[4:] = 0.0
         self._slots: list[StepSlot] = []
         self.probes = torch.zeros(_PROBES, probe_width, device=device)
         on_device = device.type == "cuda"
-        self.host_steps = torch.zeros(5, _STEPS, pin_memory=True) if on_device else self._steps
+        self.host_steps = torch.zeros(6, _STEPS, pin_memory=True) if on_device else self._steps
         self.host_probes = torch.zeros(_PROBES, probe_width, pin_memory=True) if on_device else self.probes
         self._copied = torch.cuda.Event() if on_device else None  # type: ignore[no-untyped-call]
         self.pending = False
@@ -299,7 +301,8 @@ class _Half:
     def steps(self) -> Steps:
         """What arrived, in columns."""
         count = len(self.learning_rates)
-        loss, gradient_norm, nonfinite, divisor, scale = self.host_steps[:, :count].numpy().astype(np.float64)
+        columns = self.host_steps[:, :count].numpy().astype(np.float64)
+        loss, gradient_norm, nonfinite, divisor, scale, skipped = columns
         return Steps(
             step=np.arange(self.first_step, self.first_step + count),
             loss=loss,
@@ -307,7 +310,7 @@ class _Half:
             learning_rate=np.array(self.learning_rates),
             clip_factor=np.where(np.isfinite(divisor), 1.0 / divisor, 0.0),
             nonfinite=nonfinite != 0,
-            skipped=np.zeros(count, dtype=np.bool_),
+            skipped=skipped != 0,
             loss_scale=scale,
         )
 

@@ -32,6 +32,9 @@ from gradsight_worker.training.input_facts import input_facts
 from gradsight_worker.training.judgement import judge_and_write
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
 from gradsight_worker.training.memory import is_out_of_memory
+from gradsight_worker.training.mitigation.building import attach_standardization, begin_repairs, supervise
+from gradsight_worker.training.mitigation.standardization import InputStandardization
+from gradsight_worker.training.mitigation.stopping import require_worth_keeping
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective, build_objective
 from gradsight_worker.training.origins import source_of
@@ -83,6 +86,8 @@ class _Rows:
     counts: npt.NDArray[np.int64] | None
     """Answers of train by class or token; None where answers are neither."""
     prior: Prior
+    training_prior_loss: float
+    """What answering without a model costs on train, in the training loss's unit."""
     inputs: tuple[InputFacts, ...]
 
 
@@ -97,6 +102,8 @@ class _Run:
     layers: Sequence[Layer]
     state: TrainingState
     total_steps: int
+    standardization: InputStandardization | None
+    """Where repairs may standardize inputs that nothing has standardized."""
 
 
 def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
@@ -115,6 +122,8 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
     loop = _loop(run, plan, channel)
     if not loop.run():
         return ExitStatus.STOPPED
+    if run.state.stopped_by:
+        require_worth_keeping(run.state.kept.evaluation, rows.prior, kind=run.state.stopped_by)
     judge_and_write(
         run.prepared,
         plan,
@@ -123,6 +132,7 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
         state=run.state,
         objective=run.objective,
         monitor=loop.monitor,
+        standardization=run.standardization,
     )
     return ExitStatus.SUCCEEDED
 
@@ -134,7 +144,12 @@ def _announce_rows(
     channel: TrainerChannel,
 ) -> _Rows:
     cost = prior(objective, prepared.outputs, prepared.train, prepared.validation, counts)
-    rows = _Rows(counts=counts, prior=cost, inputs=input_facts(prepared))
+    rows = _Rows(
+        counts=counts,
+        prior=cost,
+        training_prior_loss=training_prior_loss(objective, prepared.outputs, prepared.train, counts),
+        inputs=input_facts(prepared),
+    )
     event = announcements.data_prepared(prepared, cost, rows.inputs)
     channel.send_event(event_pb2.JobEvent(data_prepared=event))
     class_counts = counts if prepared.outputs.kind == "classes" else None
@@ -145,9 +160,11 @@ def _announce_rows(
 
 def _build(prepared: Prepared, rows: _Rows, objective: Objective, plan: TrainingPlan) -> _Run:
     model, layers = build_model(prepared, plan)
+    standardization = attach_standardization(plan.spec, model, prepared.preprocessing)
     budget = plan.spec.budget
     total_steps = budget.steps or budget.epochs * prepared.batches.steps_per_epoch
     state = initial_state(plan.spec, FlatParameters(model, prepared.device), total_steps=total_steps)
+    begin_repairs(plan.spec, state, prior_loss=rows.training_prior_loss)
     return _Run(
         prepared=prepared,
         rows=rows,
@@ -156,6 +173,7 @@ def _build(prepared: Prepared, rows: _Rows, objective: Objective, plan: Training
         layers=layers,
         state=state,
         total_steps=total_steps,
+        standardization=standardization,
     )
 
 
@@ -194,6 +212,17 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
     monitor = _monitor(run, plan, channel, prober)
     if look is not None and state.step == 0:
         monitor.first_look(look)
+    validation = _validation(run, plan, monitor, prober)
+    supervision = supervise(
+        plan,
+        prepared,
+        channel,
+        state=state,
+        monitor=monitor,
+        validation=validation,
+        layers=run.layers,
+        standardization=run.standardization,
+    )
     return TrainingLoop(
         state=state,
         total_steps=run.total_steps,
@@ -217,27 +246,33 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             watch=state.watch,
             training_seconds=state.training_seconds,
             loss_unit=run.objective.scale,
-            watcher=monitor.measured,
+            watcher=monitor.measured if supervision is None else supervision.measured,
         ),
-        validation=Validation(
-            model=run.model,
-            held_out=prepared.validation,
-            objective=run.objective,
-            outputs=prepared.outputs,
-            interval_steps=spec.evaluation.interval_steps or prepared.batches.steps_per_epoch,
-            total_steps=run.total_steps,
-            epoch_of=prepared.batches.epoch_of,
-            autocast=state.precision.autocast,
-            units=UnitWatch(prober.tap),
-            train_sample=train_sample(
-                prepared, batch_size=spec.data.batch_size, seed=derive_seed(spec.seed, "train sample")
-            ),
-            monitor=monitor,
-        ),
+        validation=validation,
         saver=CheckpointSaver(
             spec=spec, directory=plan.directory / "checkpoints", attempt=plan.attempt, channel=channel
         ),
         channel=channel,
+        monitor=monitor,
+        supervision=supervision,
+    )
+
+
+def _validation(run: _Run, plan: TrainingPlan, monitor: RunMonitor, prober: Prober) -> Validation:
+    spec, prepared = plan.spec, run.prepared
+    return Validation(
+        model=run.model,
+        held_out=prepared.validation,
+        objective=run.objective,
+        outputs=prepared.outputs,
+        interval_steps=spec.evaluation.interval_steps or prepared.batches.steps_per_epoch,
+        total_steps=run.total_steps,
+        epoch_of=prepared.batches.epoch_of,
+        autocast=run.state.precision.autocast,
+        units=UnitWatch(prober.tap),
+        train_sample=train_sample(
+            prepared, batch_size=spec.data.batch_size, seed=derive_seed(spec.seed, "train sample")
+        ),
         monitor=monitor,
     )
 
@@ -267,7 +302,7 @@ def _monitor(run: _Run, plan: TrainingPlan, channel: TrainerChannel, prober: Pro
             layers=layer_facts(run.model, run.layers, prober.tap),
             inputs=rows.inputs,
             prior=rows.prior,
-            training_prior_loss=training_prior_loss(run.objective, outputs, run.prepared.train, rows.counts),
+            training_prior_loss=rows.training_prior_loss,
             class_counts=rows.counts if outputs.kind == "classes" else None,
             total_steps=run.total_steps,
             has_attention=prober.tap.has_attention,

@@ -141,6 +141,9 @@ def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | Non
         if finding.kind == "not_learning" and not ratio > LINEAR:
             return None
         return _scaled(finding, GROWTH, repairs, grows=True)
+    if finding.kind == "dead_units":
+        # What gets no gradient does not move, at no learning rate.
+        return None
     return _scaled(finding, 0.1 if finding.kind == "plateau" else 0.5, repairs)
 
 
@@ -152,6 +155,8 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
         return None
     if finding.kind == "loss_spike" and not _jump_remains(finding, signals.steps):
         return None
+    if finding.kind == "dead_units" and not _broken_by_an_update(finding, signals):
+        return None
     if finding.kind == "learning_rate_too_high" and signals.learned:
         # What was learnt is worth more than the weights of long ago.
         return _scaled(finding, 0.5, repairs)
@@ -160,7 +165,7 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
 
 
 def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
-    if _broken_by_an_update(finding, signals):
+    if _broken_by_an_update(finding, signals) and not repairs.failed.get(finding.kind):
         return None
     paths = [layer.path for layer in signals.facts.layers]
     # Layers below a dead one got no gradient so far: nothing is lost by drawing them all. A model that has learnt

@@ -5,7 +5,8 @@ checkpoints) holds them, too; 0 and 1 leave inputs as they are. They are no part
 result's preprocessing takes them over, and answers, from files or from ONNX, are those of training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -58,14 +59,18 @@ class InputStandardization:
             mean.copy_(torch.from_numpy(moments.mean).view(mean.shape))
             deviation.copy_(torch.from_numpy(spread).view(deviation.shape))
 
-    def taken_over(self, preprocessing: Preprocessing) -> Preprocessing:
-        """The preprocessing that does the same beside the model, which is left without it."""
+    @contextmanager
+    def apart(self, preprocessing: Preprocessing) -> Iterator[Preprocessing]:
+        """Inside, the model does not standardize; the preprocessing that it is given does."""
         assert isinstance(preprocessing, TensorPreprocessing)
-        self._hook.remove()
         inputs = list(preprocessing.inputs)
         for place in self._places:
             inputs[place] = self._described(inputs[place], place)
-        return replace(preprocessing, inputs=tuple(inputs))
+        self._hook.remove()
+        try:
+            yield replace(preprocessing, inputs=tuple(inputs))
+        finally:
+            self._hook = self._model.register_forward_pre_hook(self._standardize)
 
     def _described(self, wanted: InputTensor, place: int) -> InputTensor:
         mean, deviation = (
@@ -81,3 +86,10 @@ class InputStandardization:
             mean, deviation = (module.get_buffer(name.format(place)) for name in (_MEAN, _DEVIATION))
             standardized[place] = (inputs[place] - mean) / deviation
         return tuple(standardized)
+
+
+def standardizing_apart(
+    standardization: InputStandardization | None, preprocessing: Preprocessing
+) -> AbstractContextManager[Preprocessing]:
+    """The preprocessing to write beside a model, and the model as it is written."""
+    return nullcontext(preprocessing) if standardization is None else standardization.apart(preprocessing)
