@@ -22,6 +22,7 @@ FULL = TrainingPlan(
     weights=Path("/weights"),
     extended=Path("/extended"),
     start_weights=Path("/start"),
+    replayed=Path("/log.jsonl"),
     checkpoints=(Path("/2"), Path("/1")),
     data_memory_bytes=5 << 30,
     threads=2,
@@ -30,7 +31,17 @@ FULL = TrainingPlan(
 
 def test_a_plan_arrives_as_it_was_sent() -> None:
     assert plan_from_json(plan_to_json(FULL)) == FULL
-    optional = ("validation", "test", "baseline", "graph", "weights", "extended", "start_weights", "threads")
+    optional = (
+        "validation",
+        "test",
+        "baseline",
+        "graph",
+        "weights",
+        "extended",
+        "start_weights",
+        "replayed",
+        "threads",
+    )
     absent: dict[str, Any] = dict.fromkeys(optional)
     bare = replace(FULL, checkpoints=(), **absent)
     assert plan_from_json(plan_to_json(bare)) == bare
