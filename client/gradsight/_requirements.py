@@ -169,7 +169,7 @@ def _category(name: str, known: Mapping[str, CategoryChange], *, improved: bool)
     moved = f"{name} {(change.verdict or 'not judged').replace('_', ' ')} ({_moved(change)})"
     if change.verdict is ChangeVerdict.INSUFFICIENT_EVIDENCE:
         shown = f"only a fall of {_fall(change)} points" if change.smallest_detectable_fall else "no change"
-        return _unknown(f"{moved}: {change.examples:,} rows could have shown {shown}")
+        return _unknown(f"{name} has too few rows ({_moved(change)}): they could have shown {shown}")
     wanted = {ChangeVerdict.IMPROVED}
     if not improved:
         wanted.add(ChangeVerdict.NO_SIGNIFICANT_CHANGE)

@@ -93,20 +93,21 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         with self._lock:
-            return draw(self._run, self._console.height)
+            return draw(self._run, self._console.width, self._console.height)
 
 
-def draw(run: Run, height: int) -> RenderableType:
-    """Returns the picture of a run, not taller than `height` lines."""
-    parts: list[RenderableType] = [_head(run), _progress(run)]
+def draw(run: Run, width: int, height: int) -> RenderableType:
+    """Returns the picture of a run, not taller than `height` lines; curves take what `width` leaves them."""
+    curve = max(16, min(_CURVE_WIDTH, width - 58))
+    parts: list[RenderableType] = [_head(run), _progress(run, curve)]
     if run.loss:
-        parts += [Text(), _curves(run)]
+        parts += [Text(), _curves(run, curve)]
     insight = [*_verdict(run), *_findings(run)]
     if insight:
         parts += [Text(), *insight]
     room = height - 13 - len(run.news) - (len(insight) + 1 if insight else 0)
     if run.layers and room > 2:
-        parts += [Text(), _layers(run, room)]
+        parts += [Text(), _layers(run, room, curve)]
     if run.news:
         parts += [Text(), *(_line(line, "dim") for line in run.news)]
     return Group(*parts)
@@ -131,7 +132,7 @@ def _head(run: Run) -> Text:
     return head
 
 
-def _progress(run: Run) -> RenderableType:
+def _progress(run: Run, width: int) -> RenderableType:
     if not run.total_steps:
         return Text("preparing …" if run.state is JobState.RUNNING else "", style="dim")
     facts = [f"step {run.step:,}/{run.total_steps:,}", f"epoch {run.epoch:.1f}"]
@@ -140,33 +141,31 @@ def _progress(run: Run) -> RenderableType:
     if run.seconds_left is not None and run.state is JobState.RUNNING:
         facts.append(f"{span(run.seconds_left)} left")
     line = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=run.total_steps, completed=run.step, width=_CURVE_WIDTH)
+    bar = ProgressBar(total=run.total_steps, completed=run.step, width=width)
     line.add_row(bar, f"{run.step / run.total_steps:>4.0%}", Text(" · ".join(facts), style="dim"))
     return line
 
 
-def _curves(run: Run) -> Table:
+def _curves(run: Run, width: int) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", min_width=18)
     table.add_column(justify="right", min_width=9)
-    table.add_column(style="cyan", no_wrap=True, min_width=_CURVE_WIDTH)
-    table.add_column(style="dim")
+    table.add_column(style="cyan", no_wrap=True, min_width=width)
+    table.add_column(style="dim", no_wrap=True, overflow="ellipsis")
     rate = f"learning rate {number(run.learning_rate)}"
     bad = nonfinite(run.nonfinite_steps) if run.nonfinite_steps else ""
-    table.add_row(
-        "loss", number(newest(run.loss)), sparkline([*run.loss], _CURVE_WIDTH), Text(bad, style="red")
-    )
-    norm = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
+    table.add_row("loss", number(newest(run.loss)), sparkline([*run.loss], width), Text(bad, style="red"))
+    norm = sparkline([*run.gradient_norm], width, logarithmic=True)
     table.add_row("gradient norm", number(newest(run.gradient_norm)), norm, rate)
     if run.validation:
         headline = Headline.of(run.validation)
         best = f"best {Headline.of(run.kept).figure} at step {run.kept.step:,}" if run.kept else ""
-        curve = sparkline([*run.headline], _CURVE_WIDTH)
+        curve = sparkline([*run.headline], width)
         table.add_row(f"validation {headline.name}", headline.figure, curve, best)
     if run.gain_ratio is not None:
         said = words(run.efficacy.verdict) if run.efficacy and run.efficacy.verdict else "gain ratio"
         style = EFFICACY_STYLES.get(run.efficacy.verdict, "") if run.efficacy and run.efficacy.verdict else ""
-        curve = sparkline([*run.gain_ratios], _CURVE_WIDTH)
+        curve = sparkline([*run.gain_ratios], width)
         table.add_row("updates", number(run.gain_ratio), curve, Text(said, style=style))
     return table
 
@@ -193,12 +192,12 @@ def _findings(run: Run) -> list[RenderableType]:
     return lines
 
 
-def _layers(run: Run, room: int) -> Table:
+def _layers(run: Run, room: int, width: int) -> Table:
     """Gradient norm by layer, on one logarithmic scale per layer; the first and last layers when not all have room."""
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=18, max_width=30, no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", min_width=9)
-    table.add_column(style="magenta", no_wrap=True, min_width=_CURVE_WIDTH)
+    table.add_column(style="magenta", no_wrap=True, min_width=width)
     table.add_column(style="dim", no_wrap=True)
     table.add_row(Text("gradient norm by layer", style="bold"))
     layers, hidden = run.layers, 0
@@ -211,6 +210,6 @@ def _layers(run: Run, room: int) -> Table:
                 table.add_row(Text(f"… {hidden} more", style="dim"))
             continue
         norms = [*run.layer_norms.get(layer.path, ())]
-        curve = sparkline(norms, _CURVE_WIDTH, logarithmic=True)
+        curve = sparkline(norms, width, logarithmic=True)
         table.add_row(layer.path, number(newest(norms)) if norms else "–", curve, layer.kind)
     return table

@@ -322,7 +322,7 @@ def test_a_report_is_written_where_it_is_asked_for(
         ([], 0, ""),
         (["error<=0.1", "usable"], 0, ""),
         (["no-regression"], 4, "no-regression is not met: mixed, all rows 14.5 % → 9.1 % of 1,200 rows"),
-        (["error<=0.1", "improved=rare"], 4, "improved=rare cannot be judged: rare insufficient evidence"),
+        (["error<=0.1", "improved=rare"], 4, "improved=rare cannot be judged: rare has too few rows"),
     ],
 )
 def test_waiting_exits_with_4_when_a_requirement_is_not_met(
@@ -393,19 +393,23 @@ def test_the_page_of_a_job_has_verdict_findings_and_repairs(service: "LittleServ
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_the_live_picture_has_verdict_findings_and_what_updates_achieve(service: "LittleService") -> None:
+@pytest.mark.parametrize("width", [80, 110])
+def test_the_live_picture_has_verdict_findings_and_what_updates_achieve(
+    service: "LittleService", width: int
+) -> None:
     insightful_jobs(service)
     with gradsight.Client(service.address) as client:
         handle = client.job("new")
         run = Run(handle.get(), ())
         for event in handle.events():
             run.take(event)
-    text = _text(lambda console: console.print(draw(run, 40)), 110)
+    text = _text(lambda console: console.print(draw(run, width, 40)), width)
     for part in ("updates", "effective", "verdict", "plateaued", "critical", "bad initialization in layer"):
         assert part in text
     assert "1 more: gradsight findings new --open" in text  # the consequence
     assert len(draw_lines := text.splitlines()) <= 40
-    assert max(map(len, draw_lines)) <= 110
+    assert max(map(len, draw_lines)) <= width
+    assert "learning rate 0.1" in text
 
 
 def test_the_list_of_jobs_has_their_verdicts(service: "LittleService", cli: "Cli") -> None:

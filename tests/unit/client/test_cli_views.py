@@ -91,7 +91,7 @@ def _live_run(service: "LittleService", layers: int = 3) -> None:
 
 def _picture(run: Run, height: int = 40) -> str:
     console = Console(width=110, height=height, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(draw(run, height))
+    console.print(draw(run, 110, height))
     return console.export_text()
 
 

@@ -71,7 +71,7 @@ def _job(**said: str) -> Job:
         ("improved=rare", "IMPROVED", "cannot_be_judged", ["could have shown only a fall of 6.0 points"]),
         ("no-regression=returns", "MIXED", "met", ["returns improved"]),
         ("no-regression=sizing", "MIXED", "not_met", ["sizing regressed"]),
-        ("no-regression=rare", "MIXED", "cannot_be_judged", ["rare insufficient evidence"]),
+        ("no-regression=rare", "MIXED", "cannot_be_judged", ["rare has too few rows"]),
         ("improved=retruns", "MIXED", "cannot_be_judged", ["no category retruns", "did you mean returns?"]),
     ],
 )
