@@ -51,8 +51,9 @@ def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(alert: d
     assert annotations["description"].endswith(".")
     base, _, name = annotations["runbook_url"].rpartition("/")
     if base == PAGES:
-        known = {kind.page.removesuffix(".md") for kind in KINDS.values()}
-        assert name in known or name == "{{ $labels.page }}"
+        pages = [kind.page for kind in KINDS.values()]
+        assert f"{name}.md" in pages or name == "{{ $labels.page }}"
+        assert all((ROOT / "docs" / "failure-modes" / file).is_file() for file in pages)
     else:
         assert base == PAGES.replace("failure-modes", "runbooks")
         assert alert["alert"] in (RUNBOOKS / f"{name}.md").read_text()
@@ -68,8 +69,8 @@ def test_every_runbook_is_led_to_and_has_its_three_parts() -> None:
         assert f"]({path.name})" in (RUNBOOKS / "README.md").read_text()
 
 
-def test_every_link_of_a_runbook_leads_somewhere() -> None:
-    for path in RUNBOOKS.glob("*.md"):
+def test_every_link_of_a_runbook_and_of_the_list_leads_somewhere() -> None:
+    for path in [*RUNBOOKS.glob("*.md"), ROOT / "docs" / "metrics.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
