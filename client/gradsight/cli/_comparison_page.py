@@ -37,22 +37,22 @@ def print_comparison(
 ) -> None:
     """Prints the verdict, the categories, the curves and the specs' differences; old first, then new."""
     console = console or page()
-    console.print(_jobs(jobs))
+    console.print(_jobs(jobs, console.width))
     sections: list[RenderableType | None] = [_verdict(compared.comparison)]
     sections += [_changes(compared.comparison, console.width), _curves(curves, console.width)]
-    sections += [_differences(compared.differences)]
+    sections += [_differences(compared.differences, console.width)]
     for section in filter(None, sections):
         console.print()
         console.print(section)
 
 
-def _jobs(jobs: Sequence[Job]) -> Table:
+def _jobs(jobs: Sequence[Job], width: int) -> Table:
     table = Table.grid(padding=(0, 2))
     for role, job in zip(("old", "new"), jobs, strict=True):
         test = job.summary.test if job.summary else None
         figure = f"test {Headline.of(test).name} {Headline.of(test).figure}" if test else "no test figures"
-        created = Text(f"created {date(job.create_time)}", style="dim")
-        table.add_row(Text(role, style="bold"), job.name, job.job_id, figure, created)
+        created = [Text(f"created {date(job.create_time)}", style="dim")] if width >= _WIDE else []
+        table.add_row(Text(role, style="bold"), job.name, job.job_id, figure, *created)
     return table
 
 
@@ -164,17 +164,18 @@ def _by_steps(series: Series, columns: int, longest: int) -> list[float]:
     return drawn[1:]
 
 
-def _differences(differences: Sequence[SpecDifference]) -> RenderableType:
+def _differences(differences: Sequence[SpecDifference], width: int) -> RenderableType:
     if not differences:
         return Text("the specs say the same", style="dim")
     table = lineless("spec", "old", "new")
+    # Names stay whole; digests and long values give way.
+    room = max(12, (width - max(len(each.field) for each in differences) - 4) // 2 - 2)
     for each in differences:
-        table.add_row(each.field, _value(each.baseline_value), _value(each.value))
+        table.add_row(each.field, _value(each.baseline_value, room), _value(each.value, room))
     return table
 
 
-def _value(value: str | None) -> Text:
-    """Returns a value as its spec has it, digests shortened."""
+def _value(value: str | None, room: int) -> Text:
     if value is None:
         return Text("–", style="dim")
-    return Text(value if len(value) <= 48 else value[:47] + "…")
+    return Text(value if len(value) <= room else value[: room - 1] + "…")
