@@ -31,8 +31,10 @@ SUSPECT_LABELS = FindingKind(
     ),
     rule=(
         "At the end of the run the kept weights answer the training rows once. Of the `share` with the highest loss, "
-        "a category has at least `lift` times as many rows as its size gives it, at least `rows` of them, and chance "
-        "would bring so many with a probability below that of a normal deviate of `z`."
+        "a category has at least `lift` times as many rows as its size gives it, so many that chance would bring "
+        "them with a probability below that of a normal deviate of `z`; and at least `contradicted` of its rows are "
+        "answered otherwise than they are labelled. A model that gets more than `train_error` of the rows wrong has not learnt "
+        "enough to contradict anybody."
     ),
     look_alikes=(
         "A rare category: its rows are hard because there are few of them. The finding says how many there are; more "
@@ -64,7 +66,15 @@ SUSPECT_LABELS = FindingKind(
             default=2.2, low=1.0, high=100.0, meaning="Times as many rows as the category's size gives it."
         ),
         "z": Threshold(default=5.0, low=1.0, high=100.0, meaning="Standard deviations above chance."),
-        "rows": Threshold(default=10, low=1, high=1e6, meaning="Fewest rows of the category among them."),
+        "contradicted": Threshold(
+            default=5,
+            low=1,
+            high=1e6,
+            meaning="Fewest rows of the category that the model answers otherwise.",
+        ),
+        "train_error": Threshold(
+            default=0.3, low=0.0, high=1.0, meaning="Share of wrong answers above which the model has no say."
+        ),
     },
 )
 
@@ -75,24 +85,32 @@ def most_suspect_first(losses: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def crowded_categories(
-    order: npt.NDArray[np.int64], categories: Categories, step: int, thresholds: Mapping[str, float]
+    order: npt.NDArray[np.int64],
+    categories: Categories,
+    contradicted: npt.NDArray[np.bool_],
+    step: int,
+    thresholds: Mapping[str, float],
 ) -> Sequence[Observation]:
     """Categories that have more of the most suspect rows than their size explains, the most crowded first.
 
     Args:
         order: Places of the rows, most suspect first, shape (rows,).
         categories: Category of each row.
+        contradicted: Whether the model answers each row otherwise than it is labelled, shape (rows,).
         step: Optimizer steps behind the weights that answered.
         thresholds: Those of SUSPECT_LABELS, complete.
     """
+    if not len(order) or contradicted.mean() > thresholds["train_error"]:
+        return ()
     looked_at = math.ceil(thresholds["share"] * len(order))
     sizes = categories.counts()
     found = np.bincount(categories.codes[order[:looked_at]], minlength=len(sizes))
-    expected = sizes * (looked_at / max(1, len(order)))
-    deviation = np.sqrt(expected * (1.0 - sizes / max(1, len(order))))
+    against = np.bincount(categories.codes[contradicted], minlength=len(sizes))
+    expected = sizes * (looked_at / len(order))
+    deviation = np.sqrt(expected * (1.0 - sizes / len(order)))
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, z = found / expected, (found - expected) / deviation
-    crowded = (found >= thresholds["rows"]) & (lift >= thresholds["lift"]) & (z >= thresholds["z"])
+    crowded = (lift >= thresholds["lift"]) & (z >= thresholds["z"]) & (against >= thresholds["contradicted"])
     codes = sorted(np.flatnonzero(crowded), key=lambda code: -lift[code])
     return [
         Observation(
@@ -105,14 +123,22 @@ def crowded_categories(
                 Number(name="lift", observed=lift[code], threshold=thresholds["lift"], last_step=step),
                 Number(name="z", observed=z[code], threshold=thresholds["z"], last_step=step),
                 Number(name="suspect_rows", observed=found[code], unit="rows", last_step=step),
+                Number(
+                    name="contradicted_rows",
+                    observed=against[code],
+                    threshold=thresholds["contradicted"],
+                    unit="rows",
+                    last_step=step,
+                ),
                 Number(name="category_rows", observed=sizes[code], unit="rows", last_step=step),
             ),
             confidence=float(min(0.99, 1.0 - math.exp(-z[code] / 4.0))),
             explanation=(
                 f"Of the {looked_at} training rows that the kept model finds hardest to believe, {found[code]} are "
                 f"of category {categories.names[code]}, {lift[code]:.1f} times as many as its {sizes[code]} rows "
-                f"would make likely. Either labels there are wrong, or there are too few rows like them; both make "
-                f"held-out errors of this category more frequent."
+                f"would make likely; {against[code]} of the category it answers otherwise than they are labelled. "
+                f"Either labels there are wrong, or there are too few rows like them; both make held-out errors of "
+                f"this category more frequent."
             ),
         )
         for code in codes

@@ -41,12 +41,14 @@ class Suspects:
     targets: Sequence[str]
     """Names of the classes as the file has them; empty where answers are no classes."""
     predicted: Sequence[str]
+    contradicted: npt.NDArray[np.bool_] | None
+    """Whether the model answers each row otherwise; None where a row is not right or wrong."""
 
     def crowded(self, step: int, thresholds: Mapping[str, float]) -> Sequence[Observation]:
-        """As `crowded_categories`; none without categories."""
-        if self.categories is None:
+        """As `crowded_categories`; none without categories, or where no row is right or wrong."""
+        if self.categories is None or self.contradicted is None:
             return ()
-        return crowded_categories(self.order, self.categories, step, thresholds)
+        return crowded_categories(self.order, self.categories, self.contradicted, step, thresholds)
 
     def rows(self, category: str | None = None) -> list[insight_pb2.SuspectRow]:
         """The most suspect rows, at most 50: of one category, or of all when it is None."""
@@ -105,6 +107,7 @@ def find_suspects(
         losses=answers.losses,
         targets=targets,
         predicted=predicted,
+        contradicted=None if answers.wrong is None or answers.counted is not None else answers.wrong > 0,
     )
 
 
