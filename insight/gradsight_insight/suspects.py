@@ -33,8 +33,8 @@ SUSPECT_LABELS = FindingKind(
         "At the end of the run the kept weights answer the training rows once. Of the `share` with the highest loss, "
         "a category has at least `lift` times as many rows as its size gives it, so many that chance would bring "
         "them with a probability below that of a normal deviate of `z`; and at least `contradicted` of its rows are "
-        "answered otherwise than they are labelled. A model that gets more than `train_error` of the rows wrong has not learnt "
-        "enough to contradict anybody."
+        "answered otherwise than they are labelled. A model that gets more than `train_error` of the rows wrong has "
+        "not learnt enough to contradict anybody."
     ),
     look_alikes=(
         "A rare category: its rows are hard because there are few of them. The finding says how many there are; more "
