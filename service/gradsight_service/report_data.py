@@ -42,7 +42,7 @@ def report_data(
         step=job.progress.step,
         total_steps=job.progress.total_steps,
         asked=spec_lines(job.spec),
-        rows=row_lines(prepared) if prepared else (),
+        rows=row_lines(prepared, job.spec.objective) if prepared else (),
         prior_loss=prepared.prior_loss if prepared else None,
         prior_error_ratio=_optional(prepared, "prior_error_ratio") if prepared else None,
         layers=tuple(layer.path for layer in summary.layers),

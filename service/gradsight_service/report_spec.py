@@ -11,6 +11,15 @@ from gradsight_insight.report.words import count, number, percent, plain
 _MOST_NAMES = 12
 _MOST_TEXT = 300
 _OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
+_OBJECTIVES = {
+    "cross_entropy": "cross entropy",
+    "binary_cross_entropy": "cross entropy of each label",
+    "mean_squared_error": "mean squared error",
+    "huber": "Huber loss",
+    "mean_absolute_error": "mean absolute error",
+    "causal_language_model": "cross entropy of the next token",
+}
+_ANSWERS = {"cross_entropy": "Classes", "binary_cross_entropy": "Labels"}
 _POLICIES = {
     spec_pb2.MONITORING_POLICY_REPAIR: "repair on trial: what does not help held-out rows is taken back",
     spec_pb2.MONITORING_POLICY_STOP: "stop at a critical finding, and keep the best weights",
@@ -35,8 +44,9 @@ def spec_lines(spec: spec_pb2.JobSpec) -> tuple[Line, ...]:
     return tuple(line for line in lines if line.text)
 
 
-def row_lines(prepared: event_pb2.DataPrepared) -> tuple[Line, ...]:
+def row_lines(prepared: event_pb2.DataPrepared, objective: spec_pb2.ObjectiveSpec) -> tuple[Line, ...]:
     """What the rows are, and what stands out in them."""
+    answers = _ANSWERS.get(objective.WhichOneof("kind") or "cross_entropy", "")
     sides = {
         state_pb2.SPLIT_TRAIN: "to train",
         state_pb2.SPLIT_VALIDATION: "to choose the weights (validation)",
@@ -47,7 +57,10 @@ def row_lines(prepared: event_pb2.DataPrepared) -> tuple[Line, ...]:
             "Rows", ", ".join(f"{count(part.rows)} {sides.get(part.split, '')}" for part in prepared.splits)
         ),
         Line("Inputs", _names(prepared.input_columns)),
-        Line("Classes", f"{len(prepared.classes)}: {_names(prepared.classes)}" if prepared.classes else ""),
+        Line(
+            answers,
+            f"{len(prepared.classes)}: {_names(prepared.classes)}" if answers and prepared.classes else "",
+        ),
         Line(
             "Categories",
             _names(
@@ -77,7 +90,7 @@ def label_lines(job: job_pb2.Job) -> tuple[Line, ...]:
 
 def _task(spec: spec_pb2.JobSpec) -> str:
     data = spec.data
-    objective = plain(spec.objective.WhichOneof("kind") or "cross_entropy").lower()
+    objective = _OBJECTIVES.get(spec.objective.WhichOneof("kind") or "cross_entropy", "a loss of its own")
     target = f"predict {cut(data.target_column)}" if data.target_column else "predict what comes next"
     inputs = f" from {_names(data.input_columns)}" if data.input_columns else ""
     by = f", by {objective}"

@@ -1,12 +1,13 @@
 """Held-out error by category with 95 % intervals: of the new model, and beside it of the old one."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from gradsight_insight.report.data import CategoryFigures, Interval, ReportData
+from gradsight_insight.report.data import EvaluationFigures, Interval, ReportData
 from gradsight_insight.report.svg import Picture, draw
 from gradsight_insight.report.theme import paint
-from gradsight_insight.report.words import CHANGES, number, percent, short
+from gradsight_insight.report.words import CHANGES, number, percent, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,32 +55,46 @@ def before_and_after(data: ReportData) -> Picture | None:
     return _drawn("before-and-after", "Error by category, old and new model", summary, rows)
 
 
-def by_category(categories: Sequence[CategoryFigures], overall: Interval | None) -> Picture | None:
-    """One model by category, the worst first; None without categories of right and wrong answers."""
-    known = [figures for figures in categories if figures.error is not None]
-    known.sort(key=lambda figures: -(figures.error.ratio if figures.error else 0.0))
-    if not known:
+def by_category(evaluation: EvaluationFigures) -> Picture | None:
+    """One model by category, the worst first: error, or loss where answers are not right or wrong.
+
+    None without categories.
+    """
+    if evaluation.error:
+        values = {figures.category: figures.error for figures in evaluation.categories if figures.error}
+        overall, what = evaluation.error, "error"
+    else:
+        losses = {figures.category: figures.loss for figures in evaluation.categories}
+        values = {name: _point(loss) for name, loss in losses.items() if math.isfinite(loss)}
+        overall, what = _point(evaluation.loss), "loss"
+    if not values or not math.isfinite(overall.ratio):
         return None
-    rows = [_Row(short(figures.category), figures.error) for figures in known[:MOST_ROWS] if figures.error]
-    if overall is not None:
-        rows.insert(0, _Row("all rows", overall, bold=True))
-    worst = known[0]
+    worst = max(values, key=lambda name: values[name].ratio)
+    ordered = sorted(values.items(), key=lambda item: -item[1].ratio)[:MOST_ROWS]
+    rows = [_Row("all rows", overall, bold=True), *(_Row(short(name), value) for name, value in ordered)]
+    say = percent if what == "error" else number
     summary = (
-        f"The highest error is {percent(worst.error.ratio if worst.error else None)} in {short(worst.category)}, over "
-        f"{len(known)} categories."
+        f"The highest {what} is {say(values[worst].ratio)} in {short(worst)}, over {len(values)} categories."
     )
-    return _drawn("by-category", "Error by category", summary, rows)
+    return _drawn("by-category", f"{plain(what)} by category", summary, rows, ratios=what == "error")
 
 
-def _drawn(name: str, title: str, summary: str, rows: Sequence[_Row]) -> Picture:
+def _point(value: float) -> Interval:
+    """A number that has no interval."""
+    return Interval(value, value, value)
+
+
+def _drawn(name: str, title: str, summary: str, rows: Sequence[_Row], *, ratios: bool = True) -> Picture:
+    scale = 100.0 if ratios else 1.0
+
     def painter(figure: "Figure") -> None:
         axes = figure.subplots()
         most = max(max(row.new.upper, row.old.upper if row.old else 0.0) for row in rows)
         for place, row in enumerate(rows):
-            _paint_row(axes, place, row)
-        axes.axvline(100 * rows[0].new.ratio, color=paint("line"), linewidth=1.0, zorder=0)
+            _paint_row(axes, place, row, scale)
+        axes.axvline(scale * rows[0].new.ratio, color=paint("line"), linewidth=1.0, zorder=0)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(0, 100 * min(1.0, most * 1.04) or 1)
+        axes.set_xlim(0, scale * (min(1.0, most * 1.04) if ratios else most * 1.04) or 1)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if row.bold else "normal")
@@ -87,16 +102,16 @@ def _drawn(name: str, title: str, summary: str, rows: Sequence[_Row]) -> Picture
         axes.grid(axis="x", color=paint("line"), linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_xlabel("wrong answers, %")
+        axes.set_xlabel("wrong answers, %" if ratios else "loss")
 
     return draw(name, title, summary, 0.8 + 0.34 * len(rows), painter)
 
 
-def _paint_row(axes: "Axes", place: int, row: _Row) -> None:
+def _paint_row(axes: "Axes", place: int, row: _Row, scale: float) -> None:
     shift = 0.13 if row.old else 0.0
     if row.old:
-        _paint_interval(axes, place - shift, row.old, "old", filled=False)
-    _paint_interval(axes, place + shift, row.new, "train", filled=True)
+        _paint_interval(axes, place - shift, row.old, "old", scale, filled=False)
+    _paint_interval(axes, place + shift, row.new, "train", scale, filled=True)
     if row.note:
         axes.annotate(
             row.note,
@@ -112,16 +127,18 @@ def _paint_row(axes: "Axes", place: int, row: _Row) -> None:
         )
 
 
-def _paint_interval(axes: "Axes", height: float, interval: Interval, shade: str, *, filled: bool) -> None:
+def _paint_interval(
+    axes: "Axes", height: float, interval: Interval, shade: str, scale: float, *, filled: bool
+) -> None:
     axes.plot(
-        [100 * interval.lower, 100 * interval.upper],
+        [scale * interval.lower, scale * interval.upper],
         [height, height],
         color=paint(shade),
         linewidth=2.0,
         alpha=0.55,
     )
     axes.plot(
-        [100 * interval.ratio],
+        [scale * interval.ratio],
         [height],
         marker="o",
         markersize=6.5,

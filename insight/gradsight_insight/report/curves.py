@@ -130,6 +130,8 @@ def _paint_loss(axes: "Axes", data: ReportData) -> None:
             ha="right",
             fontsize=8,
             color=paint("quiet"),
+            bbox={"facecolor": paint("surface"), "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+            zorder=6,
         )
     _mark_kept(axes, data, data.validation_loss)
 

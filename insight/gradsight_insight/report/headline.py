@@ -136,4 +136,5 @@ def _tone(data: ReportData, judged: Judgement) -> str:
     unusable = data.verdict is not None and not data.verdict.kept_checkpoint_usable
     if unusable and data.done:
         return "critical"
-    return "warning" if worse and judged.tone in ("good", "neutral") else judged.tone
+    alarmed = any(finding.severity == "critical" and finding.open for finding in data.findings)
+    return "warning" if (worse or alarmed) and judged.tone in ("good", "neutral") else judged.tone

@@ -220,4 +220,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _text(text: str) -> str:
     """Text in one line that Markdown shows as it is."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    line = " ".join(text.split())
+    return "".join(_code(part) if code else _escaped(part) for part, code in words.code_spans(line))
+
+
+def _code(text: str) -> str:
+    """A name as code; a bar would end a cell even there."""
+    return f"`{text}`" if "|" not in text else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text)

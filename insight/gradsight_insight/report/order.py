@@ -75,7 +75,7 @@ def _all_advice(data: ReportData) -> Iterator[Advice]:
         yield Advice("Do not put the kept model to use.", "it was judged not worth using")
     elif data.verdict and data.verdict.verdict == "still_improving" and data.done:
         yield Advice(
-            "Train longer: extend the job by more epochs.",
+            f"Train longer: `gradsight extend {data.job_id}`.",
             "held-out rows were still getting better at the end",
         )
     for entry in numbered(data.findings):

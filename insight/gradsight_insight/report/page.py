@@ -5,7 +5,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from gradsight_insight.report import words
 from gradsight_insight.report.category_picture import before_and_after, by_category
@@ -73,6 +73,7 @@ def html_page(data: ReportData) -> str:
             shown_categories=[]
             if pictures["before_and_after"] or evaluation is None
             else evaluation.categories,
+            any_errors=evaluation is not None and evaluation.error is not None,
             categories_split=split,
             light=Markup(variables("light")),  # noqa: S704 -- our own constants
             dark=Markup(variables("dark")),  # noqa: S704
@@ -111,7 +112,7 @@ def _pictures(data: ReportData) -> dict[str, Picture | None]:
         "update_ratios": update_ratios(data),
         "gain_ratio": gain_ratio(data),
         "before_and_after": compared,
-        "by_category": by_category(evaluation.categories, evaluation.error) if evaluation and alone else None,
+        "by_category": by_category(evaluation) if evaluation and alone else None,
     }
 
 
@@ -149,13 +150,21 @@ def _environment() -> Environment:
         name: getattr(words, name)
         for name in ("number", "count", "percent", "interval", "points", "steps", "moment", "span", "plain")
     }
-    environment.filters |= filters | {"safe_address": _safe_address}
+    environment.filters |= filters | {"safe_address": _safe_address, "coded": _coded}
     return environment
 
 
 def _safe_address(address: str) -> str:
     """The address when a click on it cannot run anything, else empty."""
     return address if address.startswith(("https://", "http://")) else ""
+
+
+def _coded(text: str) -> Markup:
+    """The text escaped, what stood between backticks as code."""
+    parts = words.code_spans(text)
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if code else escape(part) for part, code in parts
+    )
 
 
 def _part(name: str) -> str:

@@ -71,14 +71,15 @@ def whole_steps(axes: "Axes", first: float, last: float) -> None:
 
 
 def log_values(axes: "Axes", name: str = "y") -> None:
-    """A logarithmic axis: powers of ten as labels, and between them 2 and 5 where it is short."""
+    """A logarithmic axis: powers of ten as labels, and some between them where it is short."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axis = axes.yaxis if name == "y" else axes.xaxis
     (axes.set_yscale if name == "y" else axes.set_xscale)("log")
     low, high = axis.get_view_interval()
-    if 0 < low < high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    if 0 < low < high < 2000 * low:
+        between = (1.0, 2.0, 5.0) if high < 60 * low else (1.0, 3.0)
+        axis.set_major_locator(LogLocator(subs=between, numticks=12))
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     else:
         axis.set_major_locator(LogLocator(numticks=8))

@@ -1,6 +1,7 @@
 """How numbers and judgements are said to people."""
 
 import math
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}e{int(exponent)}"
+        text = f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     elif size >= 1000:
         text = f"{value:,.0f}"
     else:
@@ -111,8 +112,8 @@ def count(value: float) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """`12.3 %`, `–` for nothing."""
-    return "–" if ratio is None or math.isnan(ratio) else f"{100 * ratio:.1f} %"
+    """`12.3 %`, its parts never on two lines; `–` for nothing."""
+    return "–" if ratio is None or math.isnan(ratio) else f"{100 * ratio:.1f}\N{NO-BREAK SPACE}%"
 
 
 def interval(value: Interval | None) -> str:
@@ -148,6 +149,15 @@ def span(start: datetime | None, end: datetime | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def code_spans(text: str) -> Iterator[tuple[str, bool]]:
+    """The parts of a text, and whether each stood between backticks, as names do in explanations."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        yield text, False
+        return
+    yield from ((part, place % 2 == 1) for place, part in enumerate(parts) if part)
 
 
 def short(text: str, most: int = 28) -> str:

@@ -100,7 +100,7 @@ def test_a_finished_job_has_its_page(service: Service, worker: Worker) -> None:
     assert answer.filename == f"report-done-{attempt.ref.job_id}.html"
     for text in (
         "Converged",
-        "25.0 %",
+        "25.0\N{NO-BREAK SPACE}%",
         "Raise the learning rate.",
         "It has converged.",
         "hidden.1",
