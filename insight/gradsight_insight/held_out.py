@@ -5,7 +5,7 @@ several evaluations in a row, and finds them here.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,19 +13,31 @@ from gradsight_insight.signals import EvaluationSignals, HeldOutRows, RunFacts, 
 from gradsight_insight.statistics import mcnemar_z, paired_z
 
 
-class Paired(NamedTuple):
-    """An evaluation against an earlier one on the same rows."""
+@dataclass(frozen=True)
+class Paired:
+    """An evaluation against an earlier one on the same rows. Each z is computed when it is asked for."""
 
+    earlier: EvaluationSignals
     evaluation: EvaluationSignals
-    error_z: float | None
-    """Errors, McNemar; below 0 is better. None where answers are not right or wrong."""
-    loss_z: float
-    """Losses, paired; below 0 is better."""
+    _before: HeldOutRows
+    _after: HeldOutRows
+
+    @property
+    def error_z(self) -> float | None:
+        """Errors, McNemar; below 0 is better. None where answers are not right or wrong."""
+        old, new = self._before.wrong, self._after.wrong
+        return None if old is None or new is None or len(old) != len(new) else mcnemar_z(old, new)
+
+    @property
+    def loss_z(self) -> float:
+        """Losses, paired; below 0 is better."""
+        return paired_z(self._before.losses, self._after.losses)
 
     @property
     def worth(self) -> float:
         """What the objective is about: z of the errors where there are any, else of the losses."""
-        return self.loss_z if self.error_z is None else self.error_z
+        error_z = self.error_z
+        return self.loss_z if error_z is None else error_z
 
 
 def newest(signals: Signals, count: int) -> tuple[EvaluationSignals, ...]:
@@ -38,7 +50,7 @@ def paired(old: EvaluationSignals, new: EvaluationSignals) -> Paired | None:
     before, after = old.rows, new.rows
     if before is None or after is None or len(before.losses) != len(after.losses) or not len(before.losses):
         return None
-    return Paired(new, _error_z(before, after), paired_z(before.losses, after.losses))
+    return Paired(old, new, before, after)
 
 
 def against_best(signals: Signals, count: int) -> tuple[Paired, ...]:
@@ -64,9 +76,3 @@ def prior_z(facts: RunFacts, evaluation: EvaluationSignals) -> float | None:
     if rows is None or not math.isfinite(facts.prior_loss):
         return None
     return paired_z(np.full(len(rows.losses), facts.prior_loss), rows.losses)
-
-
-def _error_z(before: HeldOutRows, after: HeldOutRows) -> float | None:
-    if before.wrong is None or after.wrong is None or len(before.wrong) != len(after.wrong):
-        return None
-    return mcnemar_z(before.wrong, after.wrong)

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 
 def percent(ratio: float) -> str:
-    """A share as people say it: `38 %`, `2.5 %`, `0.04 %`."""
+    """A share as people say it: `38.5 %`, `2.5 %`, `0.04 %`."""
     if not math.isfinite(ratio):
         return "an unknown share"
-    value = 100 * ratio
-    return f"{value:.0f} %" if abs(value) >= 10 else f"{value:.2g} %"
+    return f"{100 * ratio:.3g} %"
 
 
 def figure(value: float) -> str:

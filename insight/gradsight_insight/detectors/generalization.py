@@ -163,16 +163,21 @@ GENERALIZATION = Family(kinds=(OVERFITTING, OVERCONFIDENCE), find=_find)
 
 
 def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation | None:
-    best, pairs = signals.kept, against_best(signals, int(limits["confirmations"]))
-    if best is None or not pairs:
+    best, evaluations = signals.kept, newest(signals, int(limits["confirmations"]))
+    if best is None or not evaluations:
         return None
-    by_error = pairs[-1].error_z is not None and best.error_ratio is not None
-    before = _judged(best, by_error=by_error)
-    rises = [generalization_loss([before, _judged(pair.evaluation, by_error=by_error)]) for pair in pairs]
-    z = min(pair.worth for pair in pairs)
-    newest_loss = pairs[-1].evaluation.train_loss
+    by_error = best.error_ratio is not None and signals.facts.answers in ("classes", "labels")
+    before, newest_loss = _judged(best, by_error=by_error), evaluations[-1].train_loss
+    rises = [
+        generalization_loss([before, _judged(evaluation, by_error=by_error)]) for evaluation in evaluations
+    ]
     fits = newest_loss < min(best.train_loss, 0.8 * signals.facts.prior_loss)
-    if not (z > limits["error_z"] and min(rises) > limits["generalization_loss"] and fits):
+    if not (fits and min(rises) > limits["generalization_loss"]):
+        return None
+    # The paired tests come last: they are the only ones that cost anything.
+    pairs = against_best(signals, len(evaluations))
+    z = min((pair.worth if by_error else pair.loss_z for pair in pairs), default=0.0)
+    if not z > limits["error_z"]:
         return None
     now = pairs[-1].evaluation
     number = partial(Number, first_step=best.step, last_step=now.step)
@@ -273,18 +278,16 @@ def _overconfidence(signals: Signals, limits: Mapping[str, float]) -> Observatio
     ]
     if not evaluations or not earlier or evaluations[-1].error_ratio is None:
         return None
-    if near_chance(signals.facts, evaluations[-1]):
-        return None
-    lowest = min(earlier, key=lambda evaluation: evaluation.loss)
-    now = evaluations[-1]
-    z = min(_rise_z(lowest, evaluation) for evaluation in evaluations)
+    lowest, now = min(earlier, key=lambda evaluation: evaluation.loss), evaluations[-1]
     rise = min(generalization_loss([lowest.loss, evaluation.loss]) for evaluation in evaluations)
-    worse = [pair.error_z for pair in against_best(signals, len(evaluations)) if pair.error_z is not None]
-    if not (
-        z > limits["loss_z"] and rise > limits["generalization_loss"] and now.train_loss < lowest.train_loss
-    ):
+    if not (rise > limits["generalization_loss"] and now.train_loss < lowest.train_loss):
         return None
-    if worse and min(worse) > 2.58:
+    z = min(_rise_z(lowest, evaluation) for evaluation in evaluations)
+    if (
+        not z > limits["loss_z"]
+        or near_chance(signals.facts, now)
+        or _error_has_risen(signals, len(evaluations))
+    ):
         return None
     number = partial(Number, first_step=lowest.step, last_step=now.step)
     evidence = [
@@ -305,6 +308,11 @@ def _overconfidence(signals: Signals, limits: Mapping[str, float]) -> Observatio
         confidence=0.9,
         explanation=_said_of_overconfidence(lowest, now),
     )
+
+
+def _error_has_risen(signals: Signals, count: int) -> bool:
+    errors = [pair.error_z for pair in against_best(signals, count)]
+    return bool(errors) and all(z is not None and z > 2.58 for z in errors)
 
 
 def _rise_z(lowest: EvaluationSignals, evaluation: EvaluationSignals) -> float:
