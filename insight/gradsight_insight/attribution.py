@@ -31,7 +31,7 @@ ORDER: Sequence[str] = (
 """From data to update to result."""
 
 _LOSS_RUNS_AWAY = ("loss_spike", "divergence", "exploding_gradient", "oscillation")
-_NO_PROGRESS = ("not_learning", "plateau", "prediction_collapse", "weak_category")
+_NO_PROGRESS = ("not_learning", "plateau", "prediction_collapse", "weak_category", "suspect_labels")
 _NO_GRADIENT = ("vanishing_gradient", "frozen_parameters", "learning_rate_too_low", *_NO_PROGRESS)
 _ALL_OF_TRAINING = (
     "mixed_precision_range", "nonfinite_values", "bad_initialization", "dead_units", "saturated_activations",
@@ -64,7 +64,7 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
         "divergence": ("exploding_gradient", "oscillation", "gradient_noise", *_NO_PROGRESS),
         "exploding_gradient": ("gradient_noise", "oscillation", *_NO_PROGRESS),
         "gradient_noise": ("oscillation", "plateau"),
-        "not_learning": ("plateau", "prediction_collapse", "weak_category", "gradient_noise"),
+        "not_learning": ("plateau", "prediction_collapse", "weak_category", "suspect_labels", "gradient_noise"),
         "suspect_labels": ("memorization", "overfitting", "weak_category"),
         "memorization": ("overfitting", "overconfidence", "weak_category"),
         "overfitting": ("overconfidence", "weak_category"),
@@ -72,6 +72,10 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )  # fmt: skip
 """What each kind can explain. Reasons: `mechanism` of the kinds."""
+
+
+_EARLY_CAUSES = ("saturated_activations", "logit_growth", "learning_rate_too_high")
+"""Kinds that also explain some that are asked before them."""
 
 
 def causes(since: Mapping[Key, int]) -> dict[Key, Key]:
@@ -92,18 +96,26 @@ def causes(since: Mapping[Key, int]) -> dict[Key, Key]:
     return found
 
 
+def is_of_the_start(kind: str) -> bool:
+    """Whether the kind is something that was wrong before the first step."""
+    return rank(kind) <= rank("bad_initialization") and kind not in (
+        "mixed_precision_range",
+        "nonfinite_values",
+    )
+
+
 def rank(kind: str) -> int:
     """Place of a kind in `ORDER`; one that is not listed comes last."""
     return ORDER.index(kind) if kind in ORDER else len(ORDER)
 
 
 def _place(key: Key, since: Mapping[Key, int]) -> float:
-    """Place in the order, where too large a learning rate that was seen first comes before what it broke.
+    """Place in the order, where what can break the units comes before them when it was there first.
 
     Dead units, saturation and overflow are asked first because they can make a learning rate look wrong; but when the
     steps were too large before any of that was there, they were the cause.
     """
-    if key[0] != "learning_rate_too_high":
+    if key[0] not in _EARLY_CAUSES:
         return rank(key[0])
     broken = [
         other

@@ -147,7 +147,8 @@ class Register:
             explanation=observation.explanation,
             actions=tuple(kind.actions),
             open=True,
-            cause_finding_id=self._id_of(cause),
+            # A cause that is over was the cause nevertheless.
+            cause_finding_id=self._id_of(cause) or (entry.finding.cause_finding_id if entry else ""),
             page_url=kind.page_url,
             suspects=entry.finding.suspects if entry else (),
         )

@@ -128,7 +128,12 @@ class Monitor:
         return self._take_in(find(self._thresholds[SUSPECT_LABELS.name]))
 
     def _take_in(self, observations: Sequence[Observation]) -> Sequence[FindingChange]:
-        since = {key: finding.first_step for key, finding in self._register.open.items()}
+        since = {
+            finding.key: finding.first_step
+            for finding in self._register.findings
+            # What was wrong from the start goes on to explain, also when its own sign is gone.
+            if finding.open or attribution.is_of_the_start(finding.kind)
+        }
         for seen in observations:
             since.setdefault((seen.kind, seen.subject), seen.first_step)
         moment = Moment(step=self._step, probes=self._probe_count, evaluations=self._evaluations.count)

@@ -40,6 +40,8 @@ class InputFacts:
     nonfinite_ratio: float = 0.0
     padding_ratio: float | None = None
     """Share of tokens that are unknown or padding, 0 to 1; None for numbers."""
+    constant: bool = False
+    """True: all rows are the same."""
     neighbour_correlation: float | None = None
     """Correlation of values at neighbouring positions along the last axis, over rows, −1 to 1: high for images and
     waves, about 0 when positions were mixed up. None for tokens, and where positions have no order."""

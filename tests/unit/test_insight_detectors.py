@@ -96,7 +96,7 @@ def test_a_loss_of_ones_own_may_be_negative() -> None:
         ({"deviation": 80.0, "largest": 255.0}, "warning"),
         ({"deviation": 2.0, "largest": 900.0}, "warning"),
         ({"deviation": 0.001, "largest": 0.004}, "warning"),
-        ({"deviation": 0.0, "largest": 1.0}, "warning"),
+        ({"constant": True}, "warning"),
         ({"padding_ratio": 0.8, "deviation": None, "largest": None}, "warning"),
     ],
 )

@@ -112,6 +112,20 @@ def test_too_large_steps_that_were_there_first_explain_dead_units() -> None:
     assert later == {("learning_rate_too_high", ""): ("dead_units", "hidden")}
 
 
+def test_what_was_there_first_explains_what_it_can_also_be_explained_by() -> None:
+    first = attribution.causes({("saturated_activations", "a"): 10, ("dead_units", "b"): 100})
+    assert first == {("dead_units", "b"): ("saturated_activations", "a")}
+    later = attribution.causes({("saturated_activations", "a"): 100, ("dead_units", "b"): 100})
+    assert later == {("saturated_activations", "a"): ("dead_units", "b")}
+
+
+def test_a_cause_that_is_over_stays_the_cause() -> None:
+    register = Register()
+    look(register, observation("dead_units"), observation(), probe=1, divergence="dead_units")
+    assert look(register, observation(), probe=22) == [("closed", "dead_units-1")]
+    assert [finding.cause_finding_id for finding in register.findings] == ["dead_units-1", ""]
+
+
 def test_every_kind_has_a_place_and_explains_kinds_that_exist() -> None:
     assert len(set(attribution.ORDER)) == len(attribution.ORDER)
     for cause, consequences in attribution.EXPLAINS.items():

@@ -92,10 +92,11 @@ INPUT_CONTRACT = FindingKind(
         "their order was mixed up it looks for patterns that are not there, and learns noise by heart instead."
     ),
     rule=(
-        "Of each input after preprocessing, over rows of train: any value not finite (critical); a deviation above "
-        "`largest_deviation` or a magnitude above `largest_magnitude`; all magnitudes below `smallest_magnitude`, or "
-        "no variation at all; a share of unknown or padding tokens above `padding_ratio`. And where the model has "
-        "convolutions: neighbouring positions that are correlated by less than `neighbour_correlation`."
+        "Of each input after preprocessing, over rows of train: any value not finite (critical); a deviation "
+        "above `largest_deviation` or a magnitude above `largest_magnitude`; all magnitudes below "
+        "`smallest_magnitude`, or rows that are all the same; a share of unknown or padding tokens above "
+        "`padding_ratio`. And where the model has convolutions: neighbouring positions that are correlated by "
+        "less than `neighbour_correlation`."
     ),
     look_alikes=(
         "Standardized numbers beyond −1 to 1: this is normal, and not flagged.",
@@ -253,6 +254,7 @@ def _input_contract(signals: Signals, limits: Mapping[str, float]) -> list[Obser
 def _faults_of(facts: InputFacts, limits: Mapping[str, float], convolves: bool) -> list[tuple[Number, str]]:
     largest = facts.largest if facts.largest is not None else math.nan
     deviation = facts.deviation if facts.deviation is not None else math.nan
+    constant = facts.constant or deviation == 0
     correlation = facts.neighbour_correlation if facts.neighbour_correlation is not None else math.nan
     unit_size = (
         "weights are drawn for inputs of about unit size, so the first layer's outputs and updates are out of "
@@ -266,10 +268,9 @@ def _faults_of(facts: InputFacts, limits: Mapping[str, float], convolves: bool) 
         ("largest", largest, limits["largest_magnitude"],
          largest > limits["largest_magnitude"] and not deviation > limits["largest_deviation"],
          f"its largest value is {plain(largest)}; {unit_size}"),
-        ("deviation", deviation, 0.0, deviation == 0,
-         "all its values are the same, so it tells the model nothing."),
+        ("constant", 1.0, 0.0, constant, "all its rows are the same, so it tells the model nothing."),
         ("largest", largest, limits["smallest_magnitude"],
-         largest < limits["smallest_magnitude"] and deviation != 0,
+         largest < limits["smallest_magnitude"] and not constant,
          f"its largest value is {plain(largest)}, as if it had been scaled down twice; the first layer's gradient, "
          "the error times the input, all but vanishes."),
         ("padding_ratio", facts.padding_ratio or 0.0, limits["padding_ratio"],
@@ -278,7 +279,7 @@ def _faults_of(facts: InputFacts, limits: Mapping[str, float], convolves: bool) 
          "model reads "
          "says nothing."),
         ("neighbour_correlation", correlation, limits["neighbour_correlation"],
-         convolves and correlation < limits["neighbour_correlation"],
+         convolves and not constant and correlation < limits["neighbour_correlation"],
          f"neighbouring positions are correlated by only {plain(correlation)}, as if their order had been mixed up; "
          "the model's convolutions look for patterns among neighbours, and will learn noise by heart instead."),
     )  # fmt: skip

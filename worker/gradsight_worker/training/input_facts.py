@@ -51,7 +51,7 @@ def input_figures(facts: InputFacts) -> event_pb2.InputFigures:
 def _facts_of(name: str, values: Tensor, kind: str) -> InputFacts:
     if not values.is_floating_point():
         padding = (values == PADDING).double().mean().item() if kind == "tokens" else None
-        return InputFacts(name=name, padding_ratio=padding)
+        return InputFacts(name=name, padding_ratio=padding, constant=_constant(values))
     finite = torch.isfinite(values)
     total, count = values.numel(), int(finite.sum().item())
     numbers = values.float() if count == total else values[finite].float()
@@ -66,8 +66,13 @@ def _facts_of(name: str, values: Tensor, kind: str) -> InputFacts:
         deviation=deviation,
         largest=largest,
         nonfinite_ratio=1.0 - count / total,
+        constant=_constant(values),
         neighbour_correlation=_neighbour_correlation(values) if kind in _ORDERED else None,
     )
+
+
+def _constant(values: Tensor) -> bool:
+    return len(values) > 1 and bool((values == values[:1]).all())
 
 
 def _neighbour_correlation(values: Tensor) -> float | None:
