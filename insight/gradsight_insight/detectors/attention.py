@@ -74,7 +74,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     grown = now >= limits["growth"] * before and mann_kendall_z(scores) > 1.64
     if not grown and now <= 10 * limits["largest"]:
         return ()
-    first = int(signals.probes.step[0])
+    first = min(signals.step, int(signals.probes.step[0]))
     number = partial(Number, first_step=first, last_step=signals.step)
     return (
         Observation(

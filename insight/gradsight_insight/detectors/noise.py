@@ -87,7 +87,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
         )
     else:
         return ()
-    first = int(signals.probes.step[-_WINDOW:][0])
+    first = min(signals.step, int(signals.probes.step[-_WINDOW:][0]))
     return (
         Observation(
             kind=GRADIENT_NOISE.name,

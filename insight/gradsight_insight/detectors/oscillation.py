@@ -110,7 +110,7 @@ def _of_training(signals: Signals, limits: Mapping[str, float]) -> Observation |
     )
     if not (alternates or swings) or abs(mann_kendall_z(blocks)) >= 1.64:
         return None
-    first = int(signals.block_step[-_BLOCKS:][0])
+    first = min(signals.step, int(signals.block_step[-_BLOCKS:][0]))
     number = partial(Number, first_step=first, last_step=signals.step)
     name = "from step to step" if alternates else "from one stretch of steps to the next"
     return Observation(

@@ -265,7 +265,7 @@ def _enough(signals: Signals) -> int:
 def _first_step(signals: Signals, blocks: int) -> int:
     """First step of the last `blocks` blocks."""
     steps = signals.block_step
-    return int(steps[-blocks - 1]) + 1 if len(steps) > blocks else 1
+    return min(signals.step, int(steps[-blocks - 1]) + 1 if len(steps) > blocks else 1)
 
 
 def _decayed(signals: Signals) -> bool:
