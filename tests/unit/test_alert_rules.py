@@ -37,6 +37,13 @@ def test_every_case_comes_out_as_written() -> None:
     promtool("test", "rules", CASES)
 
 
+@pytest.mark.parametrize("configuration", ["prometheus.yml", "prometheus.compose.yml"])
+def test_a_shipped_configuration_loads_the_rules_and_not_their_cases(configuration: str) -> None:
+    directory = RULES.parents[1]
+    patterns = yaml.safe_load((directory / configuration).read_text())["rule_files"]
+    assert [path for pattern in patterns for path in directory.glob(pattern)] == [RULES]
+
+
 def test_every_alert_has_a_case_in_which_it_fires() -> None:
     cases = [case for test in yaml.safe_load(CASES.read_text())["tests"] for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == set(NAMES)

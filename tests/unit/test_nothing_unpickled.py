@@ -42,6 +42,7 @@ REVIEWED: dict[str, str] = {
     "tests/integration/worker/test_worker_forged.py": "makes canaries for the worker's queue",
     "tests/unit/client/test_client_convert.py": "records may be pickled by their user; the bytes are the test's own",
     "tests/unit/client/test_client_errors.py": "errors cross process pools; the bytes are the test's own",
+    "tests/unit/client/test_requirements.py": "requirements cross process pools; the bytes are the test's own",
     "tests/unit/test_promises.py": "names the modules that no source may import",
     "tests/unit/test_training_reading_arrays.py": "has a field of that name, which must stay a name",
     "tests/unit/test_store_errors.py": "errors cross process pools; the bytes are the test's own",
