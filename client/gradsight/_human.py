@@ -66,6 +66,22 @@ def mapping_from_spec(spec: spec_pb2.JobSpec) -> dict[str, Any]:
     return mapping
 
 
+def human_path(path: str) -> str:
+    """Returns a field's path in the contract as it is in human form: `data.target` for `data.target_column`."""
+    descriptor: Any = spec_pb2.JobSpec.DESCRIPTOR
+    said, rest = list[str](), path
+    while rest:
+        name, _, after = rest.partition(".")
+        field = descriptor.fields_by_name.get(name) if descriptor else None
+        if field is None:
+            return ".".join([*said, rest])
+        is_location = descriptor.name == "DataSource" and name in ("artifact", "uri")
+        if name != _INLINED.get(descriptor.name) and not is_location:
+            said.append(_RENAMED.get(descriptor.name, {}).get(name, name))
+        descriptor, rest = field.message_type, after
+    return ".".join(said)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Key:
     """Where a human key lives: the field, the inlined message around it if any, and the choice it belongs to."""

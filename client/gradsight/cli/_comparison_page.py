@@ -8,6 +8,7 @@ from rich.text import Text
 
 from gradsight._enums import ChangeVerdict
 from gradsight._figures import date, number, percent, points, sparklines
+from gradsight._human import human_path
 from gradsight._insight import (
     CategoryChange,
     Comparison,
@@ -169,9 +170,10 @@ def _differences(differences: Sequence[SpecDifference], width: int) -> Renderabl
         return Text("the specs say the same", style="dim")
     table = lineless("spec", "old", "new")
     # Names stay whole; digests and long values give way.
-    room = max(12, (width - max(len(each.field) for each in differences) - 4) // 2 - 2)
-    for each in differences:
-        table.add_row(each.field, _value(each.baseline_value, room), _value(each.value, room))
+    names = [human_path(each.field) for each in differences]
+    room = max(12, (width - max(map(len, names)) - 4) // 2 - 2)
+    for name, each in zip(names, differences, strict=True):
+        table.add_row(name, _value(each.baseline_value, room), _value(each.value, room))
     return table
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradsight
-from gradsight._human import mapping_from_spec, spec_from_mapping
+from gradsight._human import human_path, mapping_from_spec, spec_from_mapping
 from gradsight._plain import format_duration, parse_duration, plain
 
 HERE = Path("/data")
@@ -99,6 +99,25 @@ def test_a_spec_reads_back_as_it_was_written(spec: dict[str, Any]) -> None:
     message = spec_from_mapping(spec, HERE)
     assert mapping_from_spec(message) == spec
     assert spec_from_mapping(mapping_from_spec(message), HERE) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "human"),
+    [
+        ("seed", "seed"),
+        ("optimizer.learning_rate", "optimizer.learning_rate"),
+        ("data.target_column", "data.target"),
+        ("data.train.artifact", "data.train"),
+        ("data.train.format", "data.train.format"),
+        ("model.builtin.text_classifier.dropout", "model.text_classifier.dropout"),
+        ("evaluation.baseline_job_id", "evaluation.baseline"),
+        ('labels["a.b"]', 'labels["a.b"]'),
+        ("of.a.newer.service", "of.a.newer.service"),
+        ("", ""),
+    ],
+)
+def test_a_field_has_the_name_that_people_write(path: str, human: str) -> None:
+    assert human_path(path) == human
 
 
 @given(specs)
