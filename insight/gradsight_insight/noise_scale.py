@@ -17,8 +17,16 @@ _MEMORY = 0.9
 class NoiseScaleAverage:
     """The smoothed noise scale of a run. Its state travels in the training state."""
 
-    def __init__(self, *, noise: float = 0.0, signal: float = 0.0, weight: float = 0.0) -> None:
+    def __init__(
+        self, *, noise: float = 0.0, signal: float = 0.0, weight: float = 0.0, waited: int = 0
+    ) -> None:
         self._noise, self._signal, self._weight = noise, signal, weight
+        self._waited = waited
+
+    def due(self, *, every: int) -> bool:
+        """Whether it is time for a measurement that costs something: at every so many calls."""
+        self._waited = (self._waited + 1) % every
+        return not self._waited
 
     def add(self, small_square: float, small_rows: float, square: float, rows: float) -> float:
         """Take in a measurement; the noise scale in rows, NaN while it cannot be said.
@@ -45,7 +53,12 @@ class NoiseScaleAverage:
 
     def state(self) -> dict[str, float]:
         """Plain JSON values, exact."""
-        return {"noise": self._noise, "signal": self._signal, "weight": self._weight}
+        return {
+            "noise": self._noise,
+            "signal": self._signal,
+            "weight": self._weight,
+            "waited": self._waited,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:

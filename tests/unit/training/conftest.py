@@ -41,7 +41,8 @@ class Stepper:
         self.device = device
         self.parameters = FlatParameters(self.model, device)
         self.state: TrainingState = initial_state(spec, self.parameters, total_steps=total_steps)
-        self.prober = Prober(self.model, layers_of(self.model), self.parameters)
+        self.layers = layers_of(self.model)
+        self.prober = Prober(self.model, self.layers, self.parameters)
         self.events: list[event_pb2.JobEvent] = []
         self.objective = objective or ClassObjective()
         self.clipping = Clipping.of(spec.optimizer)
@@ -76,7 +77,7 @@ class Stepper:
 
     def monitor(self, report: Callable[[event_pb2.JobEvent], None], **spec: Any) -> RunMonitor:
         """A monitor of these steps."""
-        layers = layer_facts(self.model, layers_of(self.model), self.prober.tap)
+        layers = layer_facts(self.model, self.layers, self.prober.tap)
         facts = RunFacts(
             total_steps=100,
             steps_per_epoch=10,

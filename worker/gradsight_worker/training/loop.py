@@ -32,6 +32,8 @@ from gradsight_worker.training.ticking import ticking
 
 _LOOK_SECONDS = 0.05
 """How often the loop looks at the channel and the clock of checkpoints."""
+_NOISE_INTERVAL = 4
+"""Probes between two that send half of the batch backward first, unless its parts tell the gradient's noise anyway."""
 
 
 @dataclass(kw_only=True)
@@ -193,10 +195,13 @@ class TrainingStep:
     ) -> None:
         """The same step, measured layer by layer around it. Failing measurements do not fail the step."""
         prober, result = self._prober, telemetry.probe_result()
+        scale = self._loss_scale and self._loss_scale.value
+        if len(targets) <= self._state.micro_batch_size and self._state.noise.due(every=_NOISE_INTERVAL):
+            telemetry.measure(prober.measure_noise, inputs, targets, scale, self._loss_of)
         telemetry.measure(prober.before_forward, inputs, result)
         self.forward_backward(inputs, targets, slot)
         prober.after_forward()
-        telemetry.measure(prober.after_backward, result, self._loss_scale and self._loss_scale.value)
+        telemetry.measure(prober.after_backward, result, scale)
         self.update(learning_rate, slot)
         telemetry.measure(prober.after_update, result, slot.loss, lambda: self.loss(inputs, targets))
 
@@ -263,8 +268,12 @@ class TrainingStep:
             slot.loss.addcmul_(loss.detach(), share)
             # The chain rule begins here: how much the batch's loss, times its scale, changes with this part's.
             send_backward(loss, share if self._loss_scale is None else share * self._loss_scale.value)
+            self._prober.after_part(len(expected), share)
 
     def _loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        return self._loss_of(self._model, inputs, targets)
+
+    def _loss_of(self, model: nn.Module, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         with self._state.precision.autocast():
-            scores = self._model(*inputs)
+            scores = model(*inputs)
         return self._objective.loss(scores, targets)

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from gradsight_models import Layer
 from gradsight_worker.training.activations import ActivationFigures
 from gradsight_worker.training.answers import Autocast
+from gradsight_worker.training.backward import send_backward
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.randomness import random_state, restore_random_state
 from gradsight_worker.training.readings import ProbeLayout, unmeasured
 from gradsight_worker.training.tapping import LayerTap
+
+_FEWEST_ROWS = 2
+"""In half a batch: normalization over a batch needs as many."""
 
 
 class Prober:
@@ -57,6 +61,10 @@ class Prober:
         self._change_views = parameters.views(self._values_before)
         self._random_before: dict[str, Tensor] = {}
         self._outputs = ActivationFigures(len(layers), self._device)
+        self._rows = 0
+        """Of the batch that is being probed; 0 between probes."""
+        self._part: tuple[int, Tensor] | None = None
+        """Rows of the first part of the batch, and the square of its gradient's norm."""
 
     def first_look(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of some rows, deviation of each layer's output [layers], how many gradients are not 0.
@@ -72,10 +80,30 @@ class Prober:
             self.tap.detach()
         return scores, deviations, torch.count_nonzero(self._parameters.gradients)
 
+    def measure_noise(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, scale: Tensor | None, loss: Callable[..., Tensor]
+    ) -> None:
+        """Send half of the batch backward: with all of it, two sizes, and so a measure of the gradient's noise.
+
+        Leaves gradients behind that the step has to set to zero, as it does anyway. `loss` computes that of a model,
+        inputs and targets; `scale` is what it is multiplied by, None where it is not.
+        """
+        half = len(targets) // 2
+        if half < _FEWEST_ROWS:
+            return
+        one = torch.ones((), device=self._device)
+        self._rows = len(targets)
+        self._parameters.gradients.zero_()
+        with self._undisturbed():
+            part = tuple(column[:half] for column in inputs)
+            send_backward(loss(self._model, part, targets[:half]), one if scale is None else scale)
+        self.after_part(half, one)
+
     def before_forward(self, inputs: tuple[Tensor, ...], result: Tensor) -> None:
         """Remember the generators and watch the layers' outputs."""
         unmeasured(result)
-        self.forget_outputs()
+        self._rows = len(inputs[0])
+        self._outputs.forget()
         self._random_before = random_state(self._device)
         self.tap.attach(self._outputs)
         if self._compiled:
@@ -84,8 +112,15 @@ class Prober:
 
     def forget_outputs(self) -> None:
         """The step begins anew."""
+        self._part = None
         if not self._compiled:
             self._outputs.forget()
+
+    def after_part(self, rows: int, share: Tensor) -> None:
+        """Part of the batch was sent backward; its loss, and so its gradient, was multiplied by `share`."""
+        if self._part is None and rows < self._rows:
+            square = torch.linalg.vector_norm(self._parameters.gradients).div_(share).square_()
+            self._part = rows, square
 
     def after_forward(self) -> None:
         """Stop watching the layers' outputs."""
@@ -102,6 +137,13 @@ class Prober:
             torch.div(self._parameters.gradients, scale, out=self._gradients)
         norms = torch.stack(torch._foreach_norm(self._gradient_views + self._value_views)).view(2, -1)
         self.layout.of_layers(result, "gradient_norm", 2).copy_(self._by_layer(norms))
+        if self._part is not None:
+            rows, square = self._part
+            self.layout.single(result, "small_rows").fill_(rows)
+            self.layout.single(result, "small_square").copy_(square if scale is None else square / scale**2)
+            self.layout.single(result, "rows").fill_(self._rows)
+            self.layout.single(result, "square").copy_(norms[0].square().sum())
+        self._rows, self._part = 0, None
         self._values_before.copy_(self._parameters.values)
         if self.tap.failure is not None:
             raise self.tap.failure

@@ -22,6 +22,7 @@ from gradsight_insight.signals import Probes, Steps, Timing
 from gradsight_worker.training.cadence import ProbeCadence
 from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.nonfinite import NonfiniteWatch
+from gradsight_worker.training.pace import Pace
 from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.readings import probe_message, probes_of
 from gradsight_worker.training.stopwatches import stopwatch_for
@@ -74,6 +75,7 @@ class Telemetry:
         training_seconds: float,
         loss_unit: float = 1.0,
         watcher: Watcher | None = None,
+        waited: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """A collector of the attempt's steps.
 
@@ -88,6 +90,7 @@ class Telemetry:
             training_seconds: Of earlier attempts.
             loss_unit: What a training loss of 1 is in the unit that is reported.
             watcher: Looks at what was measured, after it was reported; its time counts as telemetry's.
+            waited: Seconds that the attempt has waited for rows so far.
         """
         self.cadence = cadence
         self.gains = gains
@@ -97,6 +100,7 @@ class Telemetry:
         self._prober = prober
         self._loss_unit = loss_unit
         self._watcher = watcher
+        self._pace = Pace(waited)
         self._halves = [_Half(device, prober.layout.width) for _ in range(2)]
         self._filling, self._leaving = self._halves
         self._seconds_before = training_seconds
@@ -137,6 +141,7 @@ class Telemetry:
             self._probes_taken += 1
             self.cadence.advance(step)
         now = time.perf_counter()
+        self._pace.step_ended(now)
         if (
             self._last_flush == self._start
             or now - self._last_flush >= _FLUSH_SECONDS
@@ -169,6 +174,7 @@ class Telemetry:
             yield
         finally:
             self._paused_seconds += time.perf_counter() - start
+            self._pace.resume(time.perf_counter())
 
     @property
     def training_seconds(self) -> float:
@@ -201,7 +207,7 @@ class Telemetry:
             probes = self._probes_of(half, steps)
             self._report(event_pb2.JobEvent(steps_recorded=self._message(half, steps, probes)), True)
             if self._watcher is not None:
-                self._watcher(steps, probes, Timing())
+                self._watcher(steps, probes, self._pace.timing(len(steps), self._attempt_seconds))
         except ChannelClosed:
             raise
         except Exception as error:

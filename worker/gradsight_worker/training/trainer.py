@@ -247,6 +247,7 @@ def _loop(run: _Run, plan: TrainingPlan, channel: TrainerChannel) -> TrainingLoo
             training_seconds=state.training_seconds,
             loss_unit=run.objective.scale,
             watcher=monitor.measured if supervision is None else supervision.measured,
+            waited=lambda: prepared.batches.waited_seconds,
         ),
         validation=validation,
         saver=CheckpointSaver(

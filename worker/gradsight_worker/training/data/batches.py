@@ -1,6 +1,7 @@
 """Which training rows a step sees: a pure function of seed and step, so that a resume needs no sampler state."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -31,12 +32,16 @@ class TrainingBatches:
         self._cut: Sequence[Tensor] = ()
         """The order by steps, where they are not too many to keep."""
         self._ahead = _Ahead(encoded) if encoded.is_streamed else None
+        self.waited_seconds = 0.0
+        """That steps have waited for rows from files."""
 
     def fetch(self, step: int) -> Batch:
         """Inputs and targets of step 1, 2, ...; rows along the first dimension."""
         if self._ahead is None:
             return self._encoded.fetch(self._rows_of(step))
+        began = time.perf_counter()
         batch = self._ahead.take(step, self._rows_of(step))
+        self.waited_seconds += time.perf_counter() - began
         self._ahead.begin(step + 1, self._rows_of(step + 1))
         return batch
 
