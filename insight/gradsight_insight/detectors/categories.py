@@ -99,7 +99,7 @@ WEAK_CATEGORY = FindingKind(
 
 
 def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
-    """One observation a category, the worst first: weak, else regressed, else starved."""
+    """One observation a category, the worst first: regressed, else weak, else starved."""
     limits = thresholds[WEAK_CATEGORY.name]
     evaluations = newest(signals, int(limits["confirmations"]))
     if not evaluations or not _can_tell(signals, evaluations, limits):
@@ -107,8 +107,8 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     found: list[Observation] = []
     for category in sorted(categories_of(evaluations[-1]), key=lambda category: -_ratio(category)):
         told = (
-            _weak(category.category, evaluations, limits, signals)
-            or _regressed(category.category, evaluations, signals)
+            _regressed(category.category, evaluations, signals)
+            or _weak(category.category, evaluations, limits, signals)
             or _starved(category, evaluations, limits, signals)
         )
         if told is not None and len(found) < MOST_TOLD:
@@ -195,8 +195,8 @@ def _weak(
         ),
         confidence=0.9 if min(levels) == 2 else 0.6,
         explanation=(
-            f"The model gets {category.errors} of {category.examples} '{name}' rows wrong ({percent(ratio)}; with so "
-            f"few rows anything from {percent(low)} to {percent(high)}), against {percent(overall)} "
+            f"The model gets {category.errors} of {category.examples} '{name}' rows wrong ({percent(ratio)}; 95 % "
+            f"interval {percent(low)} to {percent(high)}), against {percent(overall)} "
             f"overall.{_taken_for(name, now)}{rows} The gradient counts rows, so what helps the other categories "
             "comes first; the mean hides it."
         ),
