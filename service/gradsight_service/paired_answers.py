@@ -57,7 +57,7 @@ def pair_answers(baseline_file: BinaryIO, file: BinaryIO) -> PairedAnswers:
     relabelled = common - len(new)
     if 2 * relabelled > common:
         raise NotPaired(
-            f"Of the {common} test rows with equal ids {relabelled} have other targets: the ids name other rows."
+            f"{relabelled} of the {common} test rows with equal ids have other targets: the ids name other rows."
         )
     return PairedAnswers(
         baseline_correct=_flags(old["correct"]),
@@ -121,9 +121,9 @@ def _left_out(only_old: int, only_new: int, rows: int, relabelled: int) -> str:
     parts = []
     if only_old or only_new:
         parts.append(
-            f"On the {rows} test rows that both answered; {only_old} of the old job's and {only_new} of the new job's "
-            "are left out."
+            f"Test rows that both answered: {rows}; left out: {only_old} of the old job's and {only_new} of the "
+            "new job's."
         )
     if relabelled:
-        parts.append(f"{relabelled} rows whose target is another in the other job are left out.")
+        parts.append(f"Left out, because their target is another in the other job: {relabelled}.")
     return " ".join(parts)

@@ -109,7 +109,9 @@ def test_only_rows_of_both_count_and_it_says_so(service: Service, finished: Call
     new = finished(examples({f"r{number}": True for number in range(20, 80)}), SAME_IDS)
     comparison = compared(service, old, new).comparison
     assert comparison.overall.examples == 30
-    assert comparison.message.startswith("On the 30 test rows that both answered; 20 of the old job's and 30")
+    assert comparison.message.startswith(
+        "Test rows that both answered: 30; left out: 20 of the old job's and 30"
+    )
     none = finished(examples({"other": True}), SAME_IDS)
     comparison = compared(service, old, none).comparison
     assert comparison.verdict == insight_pb2.COMPARISON_VERDICT_NOT_COMPARABLE

@@ -63,7 +63,7 @@ def test_only_test_rows_that_both_answered_once_count_and_the_message_says_so() 
     assert len(paired.correct) == 2
     assert paired.categories is None
     assert paired.message == (
-        "On the 2 test rows that both answered; 3 of the old job's and 2 of the new job's are left out."
+        "Test rows that both answered: 2; left out: 3 of the old job's and 2 of the new job's."
     )
 
 
@@ -71,13 +71,13 @@ def test_a_row_whose_label_was_corrected_is_judged_by_two_truths_and_left_out() 
     old = [row(1), row(2), row(3, target="b")]
     paired = pair_answers(file_of(old), file_of([row(1), row(2), row(3)]))
     assert len(paired.correct) == 2
-    assert paired.message == "1 rows whose target is another in the other job are left out."
+    assert paired.message == "Left out, because their target is another in the other job: 1."
 
 
 def test_ids_that_name_other_rows_pair_nothing() -> None:
     old = [row(number, target=str(number)) for number in range(10)]
     new = [row(number, target=str((number + 3) % 10)) for number in range(10)]
-    with pytest.raises(NotPaired, match="Of the 10 test rows with equal ids 10 have other targets"):
+    with pytest.raises(NotPaired, match="10 of the 10 test rows with equal ids have other targets"):
         pair_answers(file_of(old), file_of(new))
 
 
