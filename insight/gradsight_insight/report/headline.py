@@ -6,6 +6,12 @@ from gradsight_insight.report import words
 from gradsight_insight.report.data import EvaluationFigures, ReportData
 from gradsight_insight.report.words import COMPARISONS, NO_VERDICT, VERDICTS, Judgement
 
+_AGAINST = {
+    "improved": "better than the old model",
+    "regressed": "worse than the old model",
+    "mixed": "in parts better and in parts worse than the old model",
+}
+
 
 class Tile(NamedTuple):
     """A figure with its name and what puts it into proportion."""
@@ -34,6 +40,8 @@ def headline(data: ReportData) -> Judgement:
     judged = VERDICTS.get(data.verdict.verdict, NO_VERDICT) if data.verdict else NO_VERDICT
     sentences = [judged.meaning] + [text for text in (_usable(data), _figures(data)) if text]
     title = judged.title if data.verdict else words.plain(data.state)
+    if data.comparison and (against := _AGAINST.get(data.comparison.verdict)):
+        title = f"{title}, {against}"
     return Judgement(title, " ".join(sentences), _tone(data, judged))
 
 
