@@ -73,6 +73,7 @@ def test_every_exception_survives_pickling(cls: type[gradsight.GradsightError]) 
         "JobEnded": ("ended", None),
         "JobFailed": ("failed", None, None),
         "JobCancelled": ("cancelled", None),
+        "RequirementNotMet": ("worse", None, ()),
         "WaitTimeout": ("late", "job1"),
         "WatchGap": ("gap", 3, 5),
     }
