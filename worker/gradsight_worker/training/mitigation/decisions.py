@@ -11,7 +11,7 @@ from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
 from gradsight_worker.training.mitigation.remedies import GROWTH, LINEAR, Action, Remedy, choose, remedy_of
 from gradsight_worker.training.mitigation.repairs import Repairs, Trial
 
-_PROBES_OF_A_RAISE = 5
+_PROBES_OF_A_RAISE = 3
 _RUN_AWAY = ("nonfinite_values", "divergence")
 """Kinds that end a trial at once when they are seen in it."""
 _WELL = 1.25
@@ -71,7 +71,7 @@ class ByFindings:
         )
 
     def raised(self, trial: Trial, step: int) -> float | None:
-        """As `Decisions.raised`: while the gain ratio says that all happens as promised, and little is learnt."""
+        """As `Decisions.raised`: while the gain ratio says that all happens as it was promised."""
         if not trial.grows or step < trial.changed_step + _PROBES_OF_A_RAISE * self._interval:
             return None
         signals = self._monitor.signals
@@ -80,7 +80,7 @@ class ByFindings:
         ratio = gain_ratio(probes.predicted_decrease[new], probes.actual_decrease[new], probes.loss[new])
         # A promise too small to be measured is the smallest step of all.
         too_small = ratio > LINEAR or (ratio != ratio and not _moved(probes.update_ratio[new]))
-        return GROWTH * self._repairs.learning_rate_factor if too_small and not signals.learned else None
+        return GROWTH * self._repairs.learning_rate_factor if too_small else None
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """As `Decisions.ends`."""

@@ -114,7 +114,7 @@ class Mitigator:
             repairs.norm_limit.clamp_(max=remedy.norm_limit)
         if remedy.action in RECIPE_CHANGES:
             self._change_recipe(remedy)
-        self.note_event(_EVENT_OF_ACTION[remedy.action], self.state.step)
+        self._begin_windows_anew(_EVENT_OF_ACTION[remedy.action])
         applied = applied_event(remedy, trial.mitigation_id, step=self.state.step, trial=True)
         self.report(event_pb2.JobEvent(mitigation_applied=applied))
 
@@ -181,4 +181,8 @@ class Mitigator:
         if trial.action in RECIPE_CHANGES:
             repairs.recipe.pop()
             self.recipe.tell(repairs.recipe)
-        self.note_event("rolled_back", self.state.step)
+        self._begin_windows_anew("rolled_back")
+
+    def _begin_windows_anew(self, event: str) -> None:
+        self.repairs.spikes.begin_anew()
+        self.note_event(event, self.state.step)

@@ -22,8 +22,10 @@ LINEAR = 0.9
 """Gain ratio above which steps are so small that larger ones are safe."""
 GROWTH = 4.0
 """What the learning rate is multiplied by while steps are that small."""
-_LARGE_UPDATE = 0.1
+_LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
+_DEAD = 1e-6
+"""Deviation of a layer's output, at most, that says nothing."""
 _RECURRENT_NONFINITE = 3
 """Of the newest 100 steps: more than an accident."""
 _FREQUENT_SPIKES = 3
@@ -225,8 +227,12 @@ def _jump_remains(finding: Finding, steps: Steps) -> bool:
 
 
 def _broken_by_an_update(finding: Finding, signals: Signals) -> bool:
-    """Whether a large update broke the units, rather than their first weights: then going back helps."""
+    """Whether updates broke the units, rather than their first weights: then going back helps."""
     if finding.kind not in ("dead_units", "saturated_activations"):
         return False
+    facts = signals.facts
+    places = [place for place, layer in enumerate(facts.layers) if layer.path == finding.subject]
+    if facts.first_batch is not None and len(facts.first_batch.activation_deviation) and places:
+        return bool(facts.first_batch.activation_deviation[places[0]] > _DEAD)
     ratios = finite(signals.probes.update_ratio)
     return bool(len(ratios)) and float(ratios.max()) > _LARGE_UPDATE

@@ -18,6 +18,8 @@ FEWEST = 32
 DEVIATIONS = 6.0
 LOSS_FLOOR = 0.25
 """Of what no model would cost, or of the first loss, whichever is larger: a smaller jump of the loss is no spike."""
+NORM_FLOOR = 3.0
+"""Times the mean norm of the first steps, likewise."""
 MOST_IN_A_ROW = 3
 _LOSS, _NORM = 0, 1
 
@@ -45,6 +47,11 @@ class SpikeGuard:
     def state(self) -> Mapping[str, Tensor]:
         """What a resume needs on the device, by name."""
         return {"ring": self._ring, "floor": self._floor, "in_a_row": self._in_a_row}
+
+    def begin_anew(self) -> None:
+        """Forget the newest steps: a repair has changed what is ordinary."""
+        self._ring.zero_()
+        self._in_a_row.zero_()
 
     def judge(self, loss: Tensor, norm: Tensor, nonfinite: Tensor, spike: Tensor) -> None:
         """Write 1.0 to `spike` where this step must change nothing, else 0.0. All are scalars on the device.
@@ -78,4 +85,4 @@ class SpikeGuard:
         if self.steps == 1:
             self._floor[_LOSS] = LOSS_FLOOR * values[_LOSS].clamp(min=self._prior_loss)
         if self.steps <= STEPS:
-            self._floor[_NORM] += (values[_NORM] - self._floor[_NORM]) / self.steps
+            self._floor[_NORM] += (NORM_FLOOR * values[_NORM] - self._floor[_NORM]) / self.steps
