@@ -18,9 +18,11 @@ import click
 from gradsight import Client, JobSpec, JobState, load_spec
 from gradsight._enums import Split
 from gradsight._figures import percent, points, size, span
+from gradsight._insight import PairedChange
 from gradsight._job import Job
 from gradsight._measurements import EvaluationCompleted, StepsRecorded
 from gradsight.cli._follow import on_terminal
+from gradsight.cli._insight import verdict_words, words
 
 if TYPE_CHECKING:
     from gradsight._client import JobHandle
@@ -102,6 +104,8 @@ def _train(client: Client, title: str, spec: JobSpec) -> Job:
     validation = job.summary.kept.error_ratio if job.summary.kept else None
     test = percent(job.summary.test.error_ratio)
     click.echo(f"  {job.state} in {took}: error {percent(validation)} on validation, {test} on test")
+    if job.verdict:
+        click.echo(f"  the run: {verdict_words(job.verdict)}")
     return job
 
 
@@ -132,21 +136,22 @@ def _say_evaluation(evaluation: EvaluationCompleted, norm: float | None) -> None
 
 def _compare(job: Job) -> None:
     """Test error by category, before and after, on the same rows."""
-    summary = job.summary
-    if summary is None or summary.test is None or summary.baseline_test is None:
-        raise DemoFailed(f"job {job.job_id} has no test error of its baseline")
-    before = {category.category: category for category in summary.baseline_test.categories}
-    click.echo(f"\nerror on the same {summary.test.examples:,} test rows")
-    click.echo(f"  {'category':<12}{'rows':>6}{'last week':>12}{'this week':>12}{'points':>9}")
-    for category in sorted(summary.test.categories, key=lambda category: category.category):
-        earlier = before[category.category]
-        _compare_line(category.category, category.examples, earlier.error_ratio, category.error_ratio)
-    _compare_line("all", summary.test.examples, summary.baseline_test.error_ratio, summary.test.error_ratio)
+    compared = job.summary.comparison if job.summary else None
+    if compared is None or compared.overall is None:
+        raise DemoFailed(f"job {job.job_id} was not compared with its baseline")
+    click.echo(f"\nerror on the same {compared.overall.examples:,} test rows")
+    header = f"  {'category':<12}{'rows':>6}{'last week':>12}{'this week':>12}{'points':>9}   beyond chance"
+    click.echo(header)
+    for category in sorted(compared.categories, key=lambda category: category.category):
+        _compare_line(category.category, category.change)
+    _compare_line("all", compared.overall)
+    click.echo(f"  this week's model, weighted by impact: {words(compared.verdict)}")
 
 
-def _compare_line(name: str, rows: int, before: float | None, after: float | None) -> None:
-    change = points((after or 0.0) - (before or 0.0))
-    click.echo(f"  {name:<12}{rows:>6}{percent(before):>12}{percent(after):>12}{change:>9}")
+def _compare_line(name: str, change: PairedChange) -> None:
+    before, after = (errors / change.examples for errors in (change.baseline_errors, change.errors))
+    line = f"  {name:<12}{change.examples:>6}{percent(before):>12}{percent(after):>12}{points(after - before):>9}"
+    click.echo(f"{line}   {words(change.verdict or 'not judged')}")
 
 
 def _ask(result: Path) -> None:
