@@ -1,10 +1,8 @@
 """What the detectors found, as events of the job's log."""
 
-from collections.abc import Iterable
-
 from gradsight.v1 import event_pb2, insight_pb2, state_pb2
 from gradsight_insight.findings import Finding, FindingChange
-from gradsight_insight.kinds import Number
+from gradsight_insight.messages import evidence_messages
 
 
 def finding_event(change: FindingChange) -> event_pb2.JobEvent:
@@ -41,18 +39,3 @@ def finding_message(finding: Finding) -> insight_pb2.Finding:
         cause_finding_id=finding.cause_finding_id or "",
         page_url=finding.page_url,
     )
-
-
-def evidence_messages(numbers: Iterable[Number]) -> list[insight_pb2.Evidence]:
-    """The numbers that a finding or a verdict stands on."""
-    return [
-        insight_pb2.Evidence(
-            name=number.name,
-            observed=number.observed,
-            threshold=number.threshold,
-            unit=number.unit,
-            first_step=number.first_step,
-            last_step=number.last_step,
-        )
-        for number in numbers
-    ]

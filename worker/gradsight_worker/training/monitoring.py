@@ -12,9 +12,12 @@ from functools import partial
 from typing import Any
 
 from gradsight.v1 import event_pb2, spec_pb2, state_pb2
+from gradsight_insight.efficacy import judge_updates
 from gradsight_insight.findings import FindingChange
+from gradsight_insight.messages import efficacy_message, verdict_message
 from gradsight_insight.monitor import Monitor
 from gradsight_insight.signals import Probes, RunFacts, Steps, Timing
+from gradsight_insight.verdict import LearningRateDrop, VerdictJudge
 from gradsight_worker.training.answers import Answers
 from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.evaluation_signals import compare_rows, evaluation_signals
@@ -52,6 +55,9 @@ class RunMonitor:
         self._report = report
         self._loss_unit = loss_unit
         self._loss_sum, self._loss_count = remembered.get("losses", (0.0, 0))
+        self._verdicts = VerdictJudge(remembered.get("verdicts"))
+        self._told: list[Any] = remembered.get("told", [])
+        """Of the verdict that was reported last, what makes another one worth telling."""
         self._failed = False
         self._first_look: FirstLook | None = None
         self.advises = spec.policy in (
@@ -90,6 +96,18 @@ class RunMonitor:
         """
         self._try(self._add_evaluation, event, answers, train_error_ratio)
 
+    def judge(self) -> None:
+        """After an evaluation and the look at it: report the verdict on the run when it changed."""
+        self._try(self._judge, False, None)
+
+    def finish(self, learning_rate_drop: LearningRateDrop | None = None) -> None:
+        """Training is over: look once more and report the verdict.
+
+        `learning_rate_drop` is what a lower rate brought, if it was tried.
+        """
+        self.look(self.monitor.signals.step)
+        self._try(self._judge, True, learning_rate_drop)
+
     def look(self, step: int) -> Sequence[FindingChange]:
         """Let the detectors look at everything up to `step`, and report what changed."""
         changes: list[FindingChange] = []
@@ -122,7 +140,14 @@ class RunMonitor:
         """What a resume needs, as JSON; empty when it cannot be said."""
         with suppress(Exception):
             losses = [self._loss_sum, self._loss_count]
-            return json.dumps({"monitor": self.monitor.state(), "losses": losses})
+            return json.dumps(
+                {
+                    "monitor": self.monitor.state(),
+                    "losses": losses,
+                    "verdicts": self._verdicts.state(),
+                    "told": self._told,
+                }
+            )
         return ""
 
     def _add(self, steps: Steps, probes: Probes, timing: Timing) -> None:
@@ -153,6 +178,20 @@ class RunMonitor:
         if kept is not None:
             compare_rows(event, kept.rows, evaluation.rows)
         self.monitor.add_evaluation(evaluation)
+        event.update_efficacy.CopyFrom(efficacy_message(judge_updates(self.monitor.signals)))
+
+    def _judge(self, finished: bool, learning_rate_drop: LearningRateDrop | None) -> None:
+        verdict = self._verdicts.judge(
+            self.monitor.signals,
+            self.monitor.findings,
+            finished=finished,
+            learning_rate_drop=learning_rate_drop,
+        )
+        told = [verdict.verdict.value, verdict.confirmed, verdict.kept_checkpoint_usable]
+        if finished or told != self._told:
+            self._told = told
+            reached = event_pb2.VerdictReached(verdict=verdict_message(verdict))
+            self._report(event_pb2.JobEvent(verdict_reached=reached))
 
     def _try(self, action: Callable[..., Any], *arguments: object) -> None:
         """Monitoring that fails is no reason to fail a run."""

@@ -77,6 +77,7 @@ def run_facts(
         has_attention=has_attention,
         precision=_PRECISIONS.get(spec.compute.precision, "float32"),
         warm_up_steps=state.schedule.warm_up_steps,
+        highest_learning_rate=spec.optimizer.learning_rate,
         clips=clipping.max_norm is not None or clipping.max_value is not None,
         balances_classes=bool(
             objective.class_weights or objective.class_weighting == spec_pb2.CLASS_WEIGHTING_BALANCED

@@ -120,8 +120,14 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
     channel.send_event(event_pb2.JobEvent(model_built=built))
     _resume(run, plan, channel)
     loop = _loop(run, plan, channel)
-    if not loop.run():
+    try:
+        finished = loop.run()
+    except TrainingFailed:
+        loop.monitor.finish()
+        raise
+    if not finished:
         return ExitStatus.STOPPED
+    loop.monitor.finish()
     if run.state.stopped_by:
         require_worth_keeping(run.state.kept.evaluation, rows.prior, kind=run.state.stopped_by)
     judge_and_write(
