@@ -57,6 +57,10 @@ class Reports:
         # The plotting library keeps what it knows of fonts here, so that only the first report has to look for them.
         self._directory = tempfile.TemporaryDirectory(prefix="gradsight-report-", ignore_cleanup_errors=True)
 
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._directory.cleanup()
+
     async def make(
         self, ref: JobRef, request: pb.GetJobReportRequest, context: Context
     ) -> pb.GetJobReportResponse:

@@ -163,6 +163,7 @@ class _Service:
         finally:
             await self.server.stop(0.0)
             self.metrics.close()
+            self.training.reports.close()
 
     async def drain(self) -> None:
         """End the service without a call that hangs or a stream that breaks off."""
