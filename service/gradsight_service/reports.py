@@ -54,12 +54,12 @@ class Reports:
         self._artifacts = artifacts
         self._places = asyncio.Semaphore(at_once)
         self._limit_s = limit_s
-        # The plotting library keeps what it knows of fonts here, so that only the first report has to look for them.
-        self._directory = tempfile.TemporaryDirectory(prefix="gradsight-report-", ignore_cleanup_errors=True)
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self._directory.cleanup()
+        if self._directory:
+            self._directory.cleanup()
 
     async def make(
         self, ref: JobRef, request: pb.GetJobReportRequest, context: Context
@@ -160,6 +160,11 @@ class Reports:
 
     def _environment(self) -> dict[str, str]:
         """Without our own settings: who renders needs no address and no password."""
+        if self._directory is None:
+            # The plotting library keeps what it knows of fonts here: only the first report has to look for them.
+            self._directory = tempfile.TemporaryDirectory(
+                prefix="gradsight-report-", ignore_cleanup_errors=True
+            )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GRADSIGHT_")}
         return kept | {
             "MPLCONFIGDIR": self._directory.name,

@@ -66,9 +66,11 @@ def update_ratios(data: ReportData) -> Picture | None:
             _paint_range(axes, shown[:, layer], layer)
         _name_layers(axes, data.layers, layers)
         axes.set_ylim(layers - 0.4, -0.6)
-        finite = shown[np.isfinite(shown)]
+        known = [column[np.isfinite(column)] for column in shown.T if np.isfinite(column).any()]
+        low = min(float(np.percentile(column, 5)) for column in known)
+        high = max(float(np.percentile(column, 95)) for column in known)
         axes.set_xscale("log")
-        axes.set_xlim(min(finite.min() / 1.6, GUIDE / 12), max(finite.max() * 1.6, GUIDE * 12))
+        axes.set_xlim(min(low / 1.6, GUIDE / 12), max(high * 1.6, GUIDE * 12))
         log_values(axes, "x")
         axes.grid(axis="x", color=paint("line"), linewidth=0.6)
         axes.set_axisbelow(True)

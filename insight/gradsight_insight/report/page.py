@@ -39,6 +39,7 @@ class _Repair(NamedTuple):
     number: int
     outcome: str
     message: str
+    proof: str
     tone: str
 
 
@@ -131,6 +132,7 @@ def _repairs(data: ReportData, findings: tuple[Numbered, ...]) -> list[_Repair]:
             number=numbers.get(repair.finding_id, 0),
             outcome=repair.outcome,
             message=repair.message,
+            proof=words.proof(repair.evidence),
             tone="good" if repair.outcome == "kept" else "neutral",
         )
         for place, repair in enumerate(data.mitigations)

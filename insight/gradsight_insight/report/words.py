@@ -1,11 +1,11 @@
 """How numbers and judgements are said to people."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from gradsight_insight.report.data import Interval
+from gradsight_insight.report.data import Evidence, Interval
 
 
 class Judgement(NamedTuple):
@@ -149,6 +149,15 @@ def span(start: datetime | None, end: datetime | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def proof(evidence: Iterable[Evidence]) -> str:
+    """What a judgement stands on, in a line: `Held out z −3.1 (against −2.58)`."""
+    return "; ".join(
+        f"{plain(one.name)} {number(one.observed)} {one.unit}".rstrip()
+        + ("" if one.threshold is None else f" (against {number(one.threshold)})")
+        for one in evidence
+    )
 
 
 def code_spans(text: str) -> Iterator[tuple[str, bool]]:
