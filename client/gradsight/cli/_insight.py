@@ -137,7 +137,7 @@ def repair_line(event: Repair) -> str:
     match event:
         case MitigationApplied():
             trial = ", on trial" if event.trial else ""
-            return f"repair {event.mitigation_id} after step {event.step:,}{trial}: {_repair(event)}"
+            return f"repair {event.mitigation_id} after step {event.step:,}{trial}: {repair_words(event)}"
         case MitigationKept():
             shown = f": {evidence_words(event.evidence)}" if event.evidence else ""
             return f"repair {event.mitigation_id} kept after step {event.step:,}{shown}"
@@ -159,7 +159,8 @@ def quantity(value: float | None, unit: str | None) -> str:
     return f"{number(value)} {unit}" if unit and value is not None else number(value)
 
 
-def _repair(applied: MitigationApplied) -> str:
+def repair_words(applied: MitigationApplied) -> str:
+    """Returns what a repair does."""
     if applied.description:
         return applied.description
     return words(applied.action) if applied.action is not MitigationAction.UNKNOWN else "an unknown repair"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,19 +26,8 @@ from gradsight._figures import (
 from gradsight._job import Job, JobSummary
 from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
-from gradsight.cli._finding_page import listed
 from gradsight.cli._headline import Headline
-from gradsight.cli._insight import (
-    COMPARISON_STYLES,
-    EFFICACY_STYLES,
-    REPAIR_KINDS,
-    VERDICT_STYLES,
-    Repair,
-    comparison_words,
-    efficacy_words,
-    repair_line,
-    verdict_words,
-)
+from gradsight.cli._insight import EFFICACY_STYLES, efficacy_words
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
 from gradsight.cli._run import METRICS, Run
@@ -165,52 +154,6 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
             line.append(f" · baseline {before.short} ")
             line.append(after.change_since(before), _color(after.value - before.value))
         table.add_row("test", line)
-
-
-def _judgement(job: Job) -> Table | None:
-    """The verdict on the run with its reasons, and on the new model against the baseline's."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", min_width=11)
-    table.add_column()
-    if job.verdict:
-        text = Text(verdict_words(job.verdict), VERDICT_STYLES.get(job.verdict.verdict, ""))
-        for reason in job.verdict.reasons:
-            text.append(f"\n{reason}", style="default")
-        table.add_row("verdict", text)
-    comparison = job.summary.comparison if job.summary else None
-    if comparison:
-        text = Text(comparison_words(comparison), COMPARISON_STYLES.get(comparison.verdict, ""))
-        if comparison.message:
-            text.append(f"\n{comparison.message}", style="default")
-        table.add_row("comparison", text)
-    return table if table.row_count else None
-
-
-def _findings(handle: "JobHandle", job: Job) -> RenderableType | None:
-    """Findings that are open, and how many were closed."""
-    if not job.findings:
-        return None
-    try:
-        found = handle.findings(open_only=True)
-    except GradsightError:
-        return None
-    closed = sum(each.total - each.open for each in job.findings)
-    if not closed:
-        return listed(found)
-    word = "finding was" if closed == 1 else "findings were"
-    return Group(listed(found), Text(f"{closed} {word} closed: gradsight findings {job.job_id}", style="dim"))
-
-
-def _repairs(handle: "JobHandle", job: Job) -> Text | None:
-    """What was tried to repair the run, and what became of it; under the policy advise nothing is."""
-    if job.spec.get("monitoring", {}).get("policy") not in ("repair", "stop"):
-        return None
-    try:
-        events = [event.detail for event in handle.events(kinds=REPAIR_KINDS)]
-    except GradsightError:
-        return None
-    lines = [repair_line(each) for each in events if isinstance(each, Repair)]
-    return Text("\n".join(lines)) if lines else None
 
 
 def _with_curve(figure: str, curve: str) -> Text:
