@@ -42,7 +42,7 @@ class Row:
     data: str
     seed: int
     arm: str = "watched"
-    """What is done with it: `watched` only, `repaired`, one of AGAIN, or `unguarded`, as no job is."""
+    """What is done with it: `watched` only, `repaired`, one of AGAIN, `unguarded`, as no job is, or `twin`."""
 
     @property
     def key(self) -> str:
@@ -57,19 +57,26 @@ class Row:
     def what(self) -> Fault | None:
         return NAMED[self.fault] if self.fault else None
 
+    @property
+    def broken(self) -> Fault | None:
+        """The fault that the run really has."""
+        return None if self.arm == "twin" else self.what
+
     def in_arm(self, arm: str) -> "Row":
         """The same run, treated otherwise."""
         return replace(self, arm=arm)
 
     @property
     def twin(self) -> "Row":
-        """The run without the fault."""
+        """The run without the fault: of its own where its setting is no usual one, else a healthy run of the design."""
+        if self.what is not None and self.what.setting:
+            return self.in_arm("twin")
         return Row(fault="", family=self.family, data=self.data, seed=self.seed * len(_HEALTHY))
 
     def spec(self) -> Mapping[str, Any]:
         """Sections of the spec that are not a default run's."""
         if self.what is not None:
-            return self.what.spec
+            return {**self.what.setting, **({} if self.arm == "twin" else self.what.spec)}
         return _HEALTHY[self.seed % len(_HEALTHY)]
 
 

@@ -71,7 +71,8 @@ class Results:
 
     def healthy(self) -> list[Line]:
         """Runs without a fault."""
-        return [line for row, line in self.pairs() if row.what is None]
+        twins = [line for _, line in self.pairs("twin")]
+        return [line for row, line in self.pairs() if row.what is None] + twins
 
 
 # Detection

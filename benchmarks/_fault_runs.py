@@ -63,14 +63,14 @@ def run(row: Row, graphs: Path) -> dict[str, Any]:
 
 def structure_of(row: Row) -> models.Structure:
     """The structure of its model."""
-    changes = row.what.structure if row.what else {}
+    changes = row.broken.structure if row.broken else {}
     return models.Structure(family=row.family, data=row.data, **changes)
 
 
 def planned(row: Row, graphs: Path, directory: Path) -> TrainingPlan:
     """Write the files of the run and plan it as a worker does."""
     dice = np.random.default_rng(row.dice_seed)
-    splits, fault = load(row.data), row.what
+    splits, fault = load(row.data), row.broken
     if fault is not None and fault.damage_rows is not None:
         splits = fault.damage_rows(splits, dice)
     files = splits.write(directory / "rows")
