@@ -239,14 +239,8 @@ _SPECS = (
     Fault(
         name="over-regularized",
         said="Decay shrinks the weights faster than the gradient makes them grow.",
-        expected=("not_learning",),
-        spec=_optimizer(learning_rate=3e-2, weight_decay=10.0, adamw={}),
-    ),
-    Fault(
-        name="wrong class weight",
-        said="In the loss one class weighs a thousand times as much as the others.",
-        expected=("prediction_collapse", "weak_category"),
-        spec={"objective": {"cross_entropy": {"class_weights": {"0": 1000.0}}}},
+        expected=("not_learning", "vanishing_gradient"),
+        spec=_optimizer(learning_rate=0.1, weight_decay=1.0, sgd={"momentum": 0.0}),
     ),
 )
 

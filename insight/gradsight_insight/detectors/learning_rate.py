@@ -16,7 +16,7 @@ from gradsight_insight.detectors.windows import (
     window,
     window_gain_ratio,
 )
-from gradsight_insight.kinds import Family, FindingKind, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Probes, Signals
 from gradsight_insight.statistics import finite, median, paired_z, theil_sen_slope
 
@@ -24,6 +24,10 @@ EARLY_WINDOW = 5
 """Probes from which steps that are far too large are called so."""
 WITHOUT_WORST = 0.2
 """Gain ratio that a window must stay below without its worst probe: one wild batch is no learning rate."""
+DEAD = 0.5
+"""Share of a layer's units whose death after a far too large step is the step's doing."""
+ALIVE = 1e-6
+"""Deviation of a layer's output over the first batch, above which its units answered at the beginning."""
 
 LEARNING_RATE_TOO_HIGH = FindingKind(
     code="FM-08",
@@ -45,7 +49,8 @@ LEARNING_RATE_TOO_HIGH = FindingKind(
     rule=(
         "Over a window of 8 to 20 probes: the gain ratio is below `gain_ratio`, also without its worst probe, "
         "the median update is above `update_ratio` of the weights, and the training loss is above `fitted` of "
-        "guessing. From five probes on, when some layer's median update is above `early_update_ratio`. Silent "
+        "guessing. From five probes on, when some layer's median update is above `early_update_ratio`. Also when a "
+        "probe's update was above that and half a layer that answered to the first batch has died since. Silent "
         "while the newest evaluations show held-out rows getting better (paired z below −2.58). Critical "
         "while the model has not learned."
     ),
@@ -215,6 +220,54 @@ def _too_high(signals: Signals, limits: Mapping[str, float]) -> list[Observation
     ]
 
 
+def _killing(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    """Units that were alive before steps that were far too large, and are dead now."""
+    place, share, evaluation = _died(signals)
+    largest = np.nan_to_num(signals.probes.update_ratio).max(axis=1, initial=0.0)
+    before = np.flatnonzero((largest > limits["early_update_ratio"]) & (signals.probes.step <= evaluation))
+    if share < DEAD or not len(before):
+        return []
+    at = int(before[0])
+    path, probes = signals.facts.layers[place].path, _rows(signals.probes, np.array([at]))
+    return [
+        Observation(
+            kind=LEARNING_RATE_TOO_HIGH.name,
+            # Of the steps before this probe nobody knows how large they were.
+            first_step=int(signals.probes.step[at - 1]) + 1 if at else 1,
+            last_step=max(evaluation, int(probes.step[-1])),
+            evidence=(
+                number("largest_update_ratio", largest[at], probes, threshold=limits["early_update_ratio"]),
+                Number(
+                    name="dead_ratio",
+                    observed=share,
+                    threshold=DEAD,
+                    first_step=evaluation,
+                    last_step=evaluation,
+                ),
+                number("learning_rate", probes.learning_rate[-1], probes),
+            ),
+            confidence=0.85,
+            explanation=f"At step {int(probes.step[0])} one update, at a learning rate of "
+            f"{plain(float(probes.learning_rate[-1]))}, changed a layer's weights by {percent(largest[at])} of their "
+            f"size. At step {evaluation} {percent(share)} of the units of layer `{path}` answer 0 to every held-out "
+            "row; at the beginning they did not. Such steps throw units to where no gradient leads back.",
+            severity=None if signals.learned else "critical",
+        )
+    ]
+
+
+def _died(signals: Signals) -> tuple[int, float, int]:
+    """The layer of which most units died since the beginning, their share, and the evaluation's step; share 0: none."""
+    layers, first = signals.facts.layers, signals.facts.first_batch
+    measured = [seen for seen in signals.evaluations[-1:] if len(seen.dead_ratio) == len(layers)]
+    if not measured or first is None or len(first.activation_deviation) != len(layers):
+        return 0, 0.0, 0
+    lived = np.nan_to_num(first.activation_deviation) > ALIVE
+    shares = np.where(lived, np.nan_to_num(measured[0].dead_ratio), 0.0)
+    place = int(shares.argmax()) if len(shares) else 0
+    return place, float(shares[place]) if len(shares) else 0.0, measured[0].step
+
+
 def _without_worst(probes: Probes) -> float:
     """Gain ratio without the probe that fell furthest short of its promise; minus infinity where it cannot be read."""
     shortfall = np.where(
@@ -287,8 +340,9 @@ def _share(gain: float) -> str:
 
 
 def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
+    too_high = thresholds[LEARNING_RATE_TOO_HIGH.name]
     return [
-        *_too_high(signals, thresholds[LEARNING_RATE_TOO_HIGH.name]),
+        *(_too_high(signals, too_high) or _killing(signals, too_high)),
         *_too_low(signals, thresholds[LEARNING_RATE_TOO_LOW.name]),
     ]
 
