@@ -6,7 +6,7 @@ comes earlier in the chain from data to update to result is asked first (`ORDER`
 it can explain (`EXPLAINS`): a leak between the splits has nothing to do with the learning rate, whatever the order.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from gradsight_insight.findings import Key
@@ -78,11 +78,12 @@ _EARLY_CAUSES = ("saturated_activations", "logit_growth", "learning_rate_too_hig
 """Kinds that also explain some that are asked before them."""
 
 
-def causes(since: Mapping[Key, int]) -> dict[Key, Key]:
+def causes(since: Mapping[Key, int], flags: Collection[Key] = ()) -> dict[Key, Key]:
     """The cause of each finding that has one: the first in order that explains it.
 
     Args:
         since: First step of every finding that is open or observed now.
+        flags: Those of them that are only worth knowing: they explain nothing that is worse.
 
     Returns:
         Cause by consequence. Never a circle: causes come before their consequences in one order.
@@ -90,7 +91,9 @@ def causes(since: Mapping[Key, int]) -> dict[Key, Key]:
     ordered = sorted(since, key=lambda key: (_place(key, since), since[key], key))
     found: dict[Key, Key] = {}
     for place, key in enumerate(ordered):
-        explaining = _first_explaining(key[0], ordered[:place])
+        explaining = _first_explaining(
+            key[0], (other for other in ordered[:place] if other not in flags or key in flags)
+        )
         if explaining is not None:
             found[key] = explaining
     return found

@@ -137,7 +137,7 @@ class Register:
         finding = Finding(
             finding_id=entry.finding.finding_id if entry else self._next_id(kind.name),
             kind=kind.name,
-            severity=observation.severity or kind.severity,
+            severity=_severity(observation.severity or kind.severity, entry),
             subject_kind=observation.subject_kind,
             subject=observation.subject,
             first_step=entry.finding.first_step if entry else observation.first_step,
@@ -192,6 +192,13 @@ class Register:
         """The register that gave `state`."""
         entries = [_entry_from_state(value) for value in state["entries"]]
         return cls({entry.finding.key: entry for entry in entries})
+
+
+def _severity(now: Severity, entry: _Entry | None) -> Severity:
+    """The worst since the finding opened: a number that wavers about a threshold is no news each time."""
+    if entry is None or not entry.finding.open:
+        return now
+    return max(now, entry.finding.severity, key=("info", "warning", "critical").index)
 
 
 def _worth_telling(entry: _Entry, moment: Moment) -> bool:

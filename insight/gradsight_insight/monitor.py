@@ -134,10 +134,13 @@ class Monitor:
             # What was wrong from the start goes on to explain, also when its own sign is gone.
             if finding.open or attribution.is_of_the_start(finding.kind)
         }
+        severities = {finding.key: finding.severity for finding in self._register.findings}
         for seen in observations:
             since.setdefault((seen.kind, seen.subject), seen.first_step)
+            severities[seen.kind, seen.subject] = seen.severity or KINDS[seen.kind].severity
+        flags = [key for key, severity in severities.items() if severity == "info"]
         moment = Moment(step=self._step, probes=self._probe_count, evaluations=self._evaluations.count)
-        return self._register.take_in(observations, attribution.causes(since), KINDS, moment)
+        return self._register.take_in(observations, attribution.causes(since, flags), KINDS, moment)
 
     def _observations(self) -> list[Observation]:
         signals = self.signals

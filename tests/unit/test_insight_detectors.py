@@ -25,7 +25,7 @@ from tests.unit.synthetic_signals import (
 
 from gradsight_insight.catalogue import DETECTORS, complete_thresholds, default_thresholds
 from gradsight_insight.kinds import Observation
-from gradsight_insight.signals import InputFacts, LayerFacts, Signals, Timing
+from gradsight_insight.signals import FirstBatch, InputFacts, LayerFacts, Signals, Timing
 
 SOUND_INPUT = InputFacts(name="pixels", mean=0.1, deviation=1.0, largest=4.0, neighbour_correlation=0.9)
 
@@ -231,10 +231,32 @@ def test_dead_units_over_held_out_rows() -> None:
     assert "dead_units" not in found(signals(evaluations=(replace(dead, examples=100),)))
 
 
+def test_units_that_a_far_too_large_step_killed() -> None:
+    updates = np.full((40, 3), 0.01)
+    updates[1, 1] = 0.3
+    dead = evaluation(400, 2.3, 0.9, dead_ratio=np.array([0.1, 0.7, 0.0]))
+    alive = FirstBatch(
+        loss=2.3,
+        outputs_are_probabilities=False,
+        loss_ignores_targets=False,
+        loss_without_inputs=2.3,
+        activation_deviation=np.ones(3),
+    )
+    run = flat(
+        run=facts(first_batch=alive), evaluations=(dead,), probes=probes([2.3] * 40, update_ratio=updates)
+    )
+    seen = found(run)["learning_rate_too_high"]
+    assert {number.name for number in seen.evidence} >= {"largest_update_ratio", "dead_ratio"}
+    born_dead = replace(alive, activation_deviation=np.array([1.0, 0.0, 1.0]))
+    assert "learning_rate_too_high" not in found(replace(run, facts=facts(first_batch=born_dead)))
+
+
 def test_units_that_are_dying() -> None:
     before = evaluation(200, 1.0, dead_ratio=np.array([0.05, 0.1, 0.0]))
     after = evaluation(400, 0.9, dead_ratio=np.array([0.05, 0.3, 0.0]))
-    assert found(signals(evaluations=(before, after)))["dead_units"].severity == "warning"
+    assert found(signals(evaluations=(before, after)))["dead_units"].severity == "info"
+    many = replace(after, dead_ratio=np.array([0.05, 0.45, 0.0]))
+    assert found(signals(evaluations=(before, many)))["dead_units"].severity == "warning"
     assert "dead_units" not in found(signals(evaluations=(before, before)))
 
 

@@ -12,7 +12,7 @@ from gradsight_insight.detectors.windows import (
     percent,
     window,
 )
-from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Severity, Threshold
 from gradsight_insight.signals import LayerFacts, Probes, Signals
 
 RECTIFIERS = ("relu", "relu6")
@@ -22,6 +22,8 @@ SEEN_BY_PROBES = 3
 SATURATION_WINDOW = 8
 LEAST_EXAMPLES = 256
 """Held-out rows from which a unit that never answers is called dead."""
+MANY = 0.4
+"""Share of dead units from which their growth is more than worth knowing: small layers always lose some."""
 
 DEAD_UNITS = FindingKind(
     code="FM-06",
@@ -43,8 +45,8 @@ DEAD_UNITS = FindingKind(
         "At least `dead_ratio` of a layer's units are 0 for every row of an evaluation with 256 rows or more; "
         "or three probes in a row at which at least `zero_ratio` of a ReLU layer's outputs are exactly 0; or "
         "a share of dead units that grew by more than `growth` since the earliest evaluation that is "
-        "remembered (warning). Critical only while the model has not learned or nearly the whole layer is "
-        "dead."
+        "remembered (a flag; a warning from 40 % dead on). Critical only while the model has not learned or "
+        "nearly the whole layer is dead."
     ),
     look_alikes=(
         "Sparse answers: a healthy ReLU is 0 for half of the rows or more, but not for all of them. Only units that "
@@ -168,7 +170,7 @@ def _dead_in_probes(signals: Signals, limit: float) -> list[Observation]:
             names,
             number("zero_ratio", share, newest, threshold=limit),
             f"{percent(share)} of the outputs of layer `{names[0]}`{and_others(names)} are exactly 0",
-            critical=True,
+            severity="critical",
         )
     ]
 
@@ -191,7 +193,7 @@ def _dead_in_evaluation(signals: Signals, limit: float) -> list[Observation]:
             Number(name="dead_ratio", observed=share, threshold=limit, first_step=step, last_step=step),
             f"{percent(share)} of the units of layer `{names[0]}`{and_others(names)} answer 0 to every one of "
             f"{evaluation.examples} held-out rows",
-            critical=not signals.learned or share >= 0.95,
+            severity="critical" if not signals.learned or share >= 0.95 else "warning",
         )
     ]
 
@@ -219,12 +221,12 @@ def _dying(signals: Signals, growth: float) -> list[Observation]:
             ),
             f"The share of units of layer `{names[0]}`{and_others(names)} that answer 0 to every held-out row "
             f"rose from {percent(was)} to {percent(share)}",
-            critical=False,
+            severity="warning" if share >= MANY else "info",
         )
     ]
 
 
-def _dead(names: Sequence[str], seen: Number, what: str, *, critical: bool) -> Observation:
+def _dead(names: Sequence[str], seen: Number, what: str, *, severity: Severity) -> Observation:
     return Observation(
         kind=DEAD_UNITS.name,
         subject_kind="layer",
@@ -232,11 +234,11 @@ def _dead(names: Sequence[str], seen: Number, what: str, *, critical: bool) -> O
         first_step=seen.first_step,
         last_step=seen.last_step,
         evidence=(seen,),
-        confidence=0.95 if critical else 0.8,
+        confidence=0.95 if severity == "critical" else 0.8,
         explanation=f"{what}. The derivative of a ReLU is 0 there as well, so no gradient reaches these units' "
         "weights, and nothing can wake them. What they could have learned is lost, and layers before them "
         "learn less or nothing.",
-        severity="critical" if critical else "warning",
+        severity=severity,
     )
 
 
