@@ -28,6 +28,7 @@ from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
 from gradsight.cli._headline import Headline
 from gradsight.cli._insight import EFFICACY_STYLES, efficacy_words
+from gradsight.cli._judgement import judgement, open_findings, repairs
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
 from gradsight.cli._run import METRICS, Run
@@ -52,9 +53,9 @@ def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> 
     sections = [
         _facts(job, run),
         *_problems(job),
-        _judgement(job),
-        _findings(handle, job),
-        _repairs(handle, job),
+        judgement(job),
+        open_findings(handle, job),
+        repairs(handle, job),
     ]
     if job.summary:
         sections += [_categories(job.summary), _layers(job.summary, run)]
