@@ -62,6 +62,11 @@ def against_best(signals: Signals, count: int) -> tuple[Paired, ...]:
     return tuple(pairs) if len(pairs) == count else ()
 
 
+def held_out_prior(facts: RunFacts) -> float:
+    """Loss of no model on validation, in the objective's unit; that on train where nothing else is known."""
+    return facts.held_out_prior_loss if math.isfinite(facts.held_out_prior_loss) else facts.prior_loss
+
+
 def prior_z(facts: RunFacts, evaluation: EvaluationSignals) -> float | None:
     """How much better than no model: error, else loss, less that of the prior, in standard errors; below 0 is better.
 
@@ -73,6 +78,7 @@ def prior_z(facts: RunFacts, evaluation: EvaluationSignals) -> float | None:
         spread = max(error * (1 - error), prior * (1 - prior), 1 / evaluation.examples)
         return (error - prior) / math.sqrt(spread / evaluation.examples)
     rows = evaluation.rows
-    if rows is None or not math.isfinite(facts.prior_loss):
+    prior = held_out_prior(facts)
+    if rows is None or not math.isfinite(prior):
         return None
-    return paired_z(np.full(len(rows.losses), facts.prior_loss), rows.losses)
+    return paired_z(np.full(len(rows.losses), prior), rows.losses)

@@ -101,6 +101,8 @@ class RunFacts:
     """True: the loss weighs classes."""
     class_names: tuple[str, ...] = ()
     """Names of the classes, as `class_counts` counts them; empty where answers are no classes."""
+    held_out_prior_loss: float = float("nan")
+    """Loss on validation of always answering train's frequencies or mean, in the objective's unit; NaN: not known."""
     highest_learning_rate: float = 0.0
     """Of the whole schedule, in its first group; 0: unknown."""
 

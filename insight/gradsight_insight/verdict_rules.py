@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gradsight_insight.findings import Finding
-from gradsight_insight.held_out import paired
+from gradsight_insight.held_out import held_out_prior, paired
 from gradsight_insight.signals import EvaluationSignals
 from gradsight_insight.verdict_case import SIGNIFICANT, Case, decayed
 from gradsight_insight.wording import figure, listed, percent
@@ -53,7 +53,7 @@ def _diverged(case: Case) -> list[str] | None:
     newest, best = case.newest, case.best
     if newest is None or best is None or newest.step <= best.step:
         return None
-    line = max(2 * best.loss, 1.1 * case.signals.facts.prior_loss)
+    line = max(2 * best.loss, 1.1 * held_out_prior(case.signals.facts))
     rising = case.trend_z > 1.64 and newest.train_loss > best.train_loss
     if not (rising and (newest.loss > line or not math.isfinite(newest.loss))):
         return None

@@ -70,7 +70,12 @@ def run(
         )
         best = min(best, float(wrong.mean()))
     count = every * len(evaluations)
-    return signals(count, run_facts or facts(total_steps=count), evaluations=tuple(evaluations))
+    return signals(
+        count,
+        run_facts or facts(total_steps=count),
+        block_loss=np.repeat(np.asarray(train, np.float64), every // 10),
+        evaluations=tuple(evaluations),
+    )
 
 
 FALLING = np.linspace(1.5, 0.1, 10)
@@ -137,6 +142,14 @@ def test_memorization_names_the_data() -> None:
     assert seen["memorization"].severity in (None, "critical")
 
 
+def test_held_out_rows_of_another_mix_are_held_against_their_own_prior() -> None:
+    """Two frequent classes in train, all alike on validation: answering with train's frequencies costs 3.7 there."""
+    mixed = facts(prior_loss=0.9, held_out_prior_loss=3.7, prior_error_ratio=0.9, total_steps=1000)
+    seen = run([0.7] * 10, np.linspace(1.0, 3.0, 10), np.linspace(0.8, 0.1, 10), run_facts=mixed)
+    assert "memorization" not in found(seen)
+    assert "memorization" in found(replace(seen, facts=replace(mixed, held_out_prior_loss=0.9)))
+
+
 def test_high_held_out_loss_far_from_chance_is_no_memorization() -> None:
     assert "memorization" not in found(run([0.3] * 10, np.linspace(1.0, 6.0, 10), FALLING))
 
@@ -192,6 +205,19 @@ def test_a_category_that_got_worse_while_the_whole_got_better_is_named() -> None
     assert "weak_category/stock" not in told
 
 
+def test_the_untrained_model_that_gives_one_answer_is_no_reference() -> None:
+    """At first all rows are answered `returns`: no error there, and 84 % overall."""
+    first = by_category(stock=(795, 800), returns=(5, 200))
+    later = by_category(stock=(112, 800), returns=(28, 200))
+    assert found(run([0.8] * 3 + [0.14] * 8, [0.4] * 11, [0.3] * 11, changes=[first] * 3 + [later] * 8)) == {}
+
+
+def test_a_bad_mean_hides_nothing() -> None:
+    table = by_category(stock=(350, 800), returns=(162, 200))
+    told = found(run([0.512] * 10, [1.4] * 10, [1.3] * 10, changes=[table] * 10))["weak_category/returns"]
+    assert told.severity == "info"
+
+
 def test_few_wrong_rows_prove_nothing() -> None:
     table = by_category(stock=(40, 500), payment=(40, 488), returns=(3, 12))
     assert found(run([0.083] * 10, [0.4] * 10, [0.3] * 10, changes=[table] * 10)) == {}
@@ -217,7 +243,9 @@ def test_one_answer_for_all_is_a_collapse_unless_the_loss_still_falls() -> None:
     flat = run([0.5] * 10, [1.5] * 10, [1.5] * 10, changes=same)
     told = found(flat)["prediction_collapse"]
     assert "500 are 'b'" in told.explanation
-    assert "prediction_collapse" not in found(replace(flat, facts=facts(total_steps=3000)))
+    assert "prediction_collapse" in found(replace(flat, facts=facts(total_steps=3000)))
+    falling = replace(flat, facts=facts(total_steps=3000), block_loss=np.linspace(2.0, 1.5, 100))
+    assert "prediction_collapse" not in found(falling)
     varied = [{"answer_entropy_ratio": 0.9}] * 10
     assert found(run([0.5] * 10, [1.5] * 10, [1.5] * 10, changes=varied)) == {}
 

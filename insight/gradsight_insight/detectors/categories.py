@@ -41,9 +41,10 @@ WEAK_CATEGORY = FindingKind(
         "when chance would not bring it (exact test, 1 % over all categories together), also with fewer rows. So is a "
         "category with less than `starved_share` of the median category's training rows whose error is above the "
         "overall one by `margin`. A category has regressed when its error is above its own best so far with z over "
-        "3.3 while the overall error is not above what it was then. Everything is information only while the overall "
-        "error still falls significantly. Without a category column the classes take the place of categories, and "
-        "only rare ones (a tenth of the largest class) are more than information."
+        "3.3, among evaluations whose overall error was within `margin` of now, while the overall error is not above "
+        "what it was then. Everything is information only while the overall error still falls significantly or is "
+        "above `good_error`. Without a category column the classes take the place of categories, and only rare ones "
+        "(a tenth of the largest class) are more than information."
     ),
     look_alikes=(
         "Few rows: with 12 rows, 3 wrong ones are 25 % and prove nothing. The interval says so.",
@@ -82,6 +83,12 @@ WEAK_CATEGORY = FindingKind(
             high=1e6,
             meaning="Held-out rows from which a category is judged by its interval.",
         ),
+        "good_error": Threshold(
+            default=0.35,
+            low=0.0,
+            high=1.0,
+            meaning="Overall error ratio from which a weak category is information only: a bad mean hides nothing.",
+        ),
         "starved_share": Threshold(
             default=0.25,
             low=0.0,
@@ -107,7 +114,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     found: list[Observation] = []
     for category in sorted(categories_of(evaluations[-1]), key=lambda category: -_ratio(category)):
         told = (
-            _regressed(category.category, evaluations, signals)
+            _regressed(category.category, evaluations, limits, signals)
             or _weak(category.category, evaluations, limits, signals)
             or _starved(category, evaluations, limits, signals)
         )
@@ -135,10 +142,14 @@ def _can_tell(
     return told and not early and not near_chance(signals.facts, evaluations[-1])
 
 
-def _severity(name: str, signals: Signals, evaluations: Sequence[EvaluationSignals]) -> Severity:
-    """Information while the whole run still catches up, and for a class that nobody named as a category."""
+def _severity(
+    name: str, signals: Signals, evaluations: Sequence[EvaluationSignals], limits: Mapping[str, float]
+) -> Severity:
+    """Information while the whole is bad or still catches up, and for a class that nobody named as a category."""
     earlier = signals.evaluations[: -len(evaluations)]
-    if not earlier or _fall_z(earlier[-min(len(earlier), len(evaluations))], evaluations[-1]) > 1.64:
+    if not earlier or (evaluations[-1].error_ratio or 0.0) >= limits["good_error"]:
+        return "info"
+    if _fall_z(earlier[-min(len(earlier), len(evaluations))], evaluations[-1]) > 1.64:
         return "info"
     if evaluations[-1].categories:
         return "warning"
@@ -185,7 +196,7 @@ def _weak(
         subject=name,
         first_step=evaluations[0].step,
         last_step=now.step,
-        severity=_severity(name, signals, evaluations) if min(levels) == 2 else "info",
+        severity=_severity(name, signals, evaluations, limits) if min(levels) == 2 else "info",
         evidence=(
             number(name="error_ratio", observed=ratio, threshold=overall + limits["margin"]),
             number(name="error_ratio_lower_end", observed=low),
@@ -222,18 +233,25 @@ def _weakness(name: str, evaluation: EvaluationSignals, limits: Mapping[str, flo
     return int(chance <= 0.01 / len(categories))
 
 
-def _regressed(name: str, evaluations: Sequence[EvaluationSignals], signals: Signals) -> Observation | None:
+def _regressed(
+    name: str, evaluations: Sequence[EvaluationSignals], limits: Mapping[str, float], signals: Signals
+) -> Observation | None:
+    now = evaluations[-1]
+    # An untrained model that gives one answer for everything is perfect in that category: no measure of the others.
+    alike = (now.error_ratio or 0.0) + limits["margin"]
     earlier = [
         (_ratio(category), evaluation, category)
         for evaluation in signals.evaluations[: -len(evaluations)]
-        if (category := _named(name, evaluation)) is not None and evaluation.error_ratio is not None
+        if (category := _named(name, evaluation)) is not None
+        and evaluation.error_ratio is not None
+        and evaluation.error_ratio <= alike
     ]
     if not earlier:
         return None
     best, then, before = min(earlier, key=lambda entry: entry[0])
     found = [_named(name, evaluation) for evaluation in evaluations]
     risen = [category is not None and _rise_z(before, category) > _RISE_Z for category in found]
-    now, category = evaluations[-1], found[-1]
+    category = found[-1]
     if not all(risen) or category is None or (now.error_ratio or 0.0) > (then.error_ratio or 0.0):
         return None
     number = partial(Number, first_step=then.step, last_step=now.step)
@@ -243,7 +261,7 @@ def _regressed(name: str, evaluations: Sequence[EvaluationSignals], signals: Sig
         subject=name,
         first_step=then.step,
         last_step=now.step,
-        severity=_severity(name, signals, evaluations),
+        severity=_severity(name, signals, evaluations, limits),
         evidence=(
             number(name="error_ratio", observed=_ratio(category), threshold=best),
             number(name="rise_z", observed=_rise_z(before, category), threshold=_RISE_Z, unit="z"),

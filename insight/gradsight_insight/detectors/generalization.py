@@ -171,7 +171,7 @@ def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation |
     rises = [
         generalization_loss([before, _judged(evaluation, by_error=by_error)]) for evaluation in evaluations
     ]
-    fits = newest_loss < min(best.train_loss, 0.8 * signals.facts.prior_loss)
+    fits = newest_loss < best.train_loss and signals.learned
     if not (fits and min(rises) > limits["generalization_loss"]):
         return None
     # The paired tests come last: they are the only ones that cost anything.

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from gradsight_insight.held_out import newest
+from gradsight_insight.held_out import held_out_prior, newest
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
+from gradsight_insight.statistics import mean
 from gradsight_insight.wording import figure, listed, percent
 
 CHANCE_SHARE = 0.6
@@ -30,9 +31,10 @@ MEMORIZATION = FindingKind(
         "chance, and being sure and wrong costs more than not knowing."
     ),
     rule=(
-        "At `confirmations` evaluations in a row: held-out loss above `held_out_share` × the loss of no model, "
-        "training loss below `training_share` × it, and held-out error above `chance_share` × the error of always "
-        "giving the commonest answer. For numbers the two losses decide alone."
+        "At `confirmations` evaluations in a row: held-out loss above `held_out_share` × what answering with train's "
+        "frequencies (or mean) would cost there, and held-out error above `chance_share` × the error of always giving "
+        "the commonest answer; and the training loss of the newest blocks is below `training_share` × the loss of no "
+        "model. For numbers the two losses decide alone."
     ),
     look_alikes=(
         "Over-confidence (FM-16): held-out loss is high, too, but held-out error is far below chance.",
@@ -87,26 +89,24 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     """At most one, of the run."""
     facts, limits = signals.facts, thresholds[MEMORIZATION.name]
     evaluations = newest(signals, int(limits["confirmations"]))
-    if not evaluations or not all(_learnt_by_heart(facts, evaluation, limits) for evaluation in evaluations):
+    share = _training_share(signals)
+    costly = all(_costly(facts, evaluation, limits) for evaluation in evaluations)
+    if not evaluations or not costly or not share < limits["training_share"]:
         return ()
     now = evaluations[-1]
     number = partial(Number, first_step=evaluations[0].step, last_step=now.step)
     evidence = [
         number(
             name="held_out_loss_over_prior",
-            observed=now.loss / facts.prior_loss,
+            observed=now.loss / held_out_prior(facts),
             threshold=limits["held_out_share"],
         ),
-        number(
-            name="training_loss_over_prior",
-            observed=now.train_loss / facts.prior_loss,
-            threshold=limits["training_share"],
-        ),
+        number(name="training_loss_over_prior", observed=share, threshold=limits["training_share"]),
     ]
     if now.error_ratio is not None and facts.prior_error_ratio:
-        share = now.error_ratio / facts.prior_error_ratio
+        chance = now.error_ratio / facts.prior_error_ratio
         evidence.append(
-            number(name="held_out_error_over_prior", observed=share, threshold=limits["chance_share"])
+            number(name="held_out_error_over_prior", observed=chance, threshold=limits["chance_share"])
         )
     return (
         Observation(
@@ -130,17 +130,18 @@ def near_chance(facts: RunFacts, evaluation: EvaluationSignals, share: float = C
     return evaluation.error_ratio > share * facts.prior_error_ratio
 
 
-def _learnt_by_heart(facts: RunFacts, evaluation: EvaluationSignals, limits: Mapping[str, float]) -> bool:
-    prior = facts.prior_loss
-    if not (math.isfinite(prior) and prior > 0 and math.isfinite(evaluation.train_loss)):
+def _costly(facts: RunFacts, evaluation: EvaluationSignals, limits: Mapping[str, float]) -> bool:
+    """Whether held-out rows cost more than without a model, and are answered hardly better."""
+    prior = held_out_prior(facts)
+    if not (math.isfinite(prior) and prior > 0 and evaluation.loss > limits["held_out_share"] * prior):
         return False
-    apart = (
-        evaluation.loss > limits["held_out_share"] * prior
-        and evaluation.train_loss < limits["training_share"] * prior
-    )
-    return apart and (
-        evaluation.error_ratio is None or near_chance(facts, evaluation, limits["chance_share"])
-    )
+    return evaluation.error_ratio is None or near_chance(facts, evaluation, limits["chance_share"])
+
+
+def _training_share(signals: Signals) -> float:
+    """Training loss of the newest blocks over that of no model, both in the training loss's unit; NaN: not known."""
+    prior = signals.facts.prior_loss
+    return mean(signals.block_loss[-5:]) / prior if math.isfinite(prior) and prior > 0 else math.nan
 
 
 def _said(facts: RunFacts, now: EvaluationSignals) -> str:
@@ -154,7 +155,7 @@ def _said(facts: RunFacts, now: EvaluationSignals) -> str:
     )
     return (
         f"The training loss fell to {figure(now.train_loss)}, but held-out rows cost {figure(now.loss)}, more than "
-        f"the {figure(facts.prior_loss)} of ignoring {inputs} altogether.{error} What the model learns of the "
+        f"the {figure(held_out_prior(facts))} of ignoring {inputs} altogether.{error} What the model learns of the "
         "training rows does not carry over to others: it learns them by heart. Look at the data first: targets "
         f"joined to the wrong rows, labels dealt out anew, or {inputs} in an order that changes from row to row."
     )
