@@ -77,7 +77,6 @@ def run_facts(
         fine_tuning=prepared.start is not None or plan.extended is not None,
         has_attention=has_attention,
         precision=_PRECISIONS.get(spec.compute.precision, "float32"),
-        highest_learning_rate=state.schedule.peak,
         warm_up_steps=state.schedule.warm_up_steps,
         highest_learning_rate=spec.optimizer.learning_rate,
         clips=clipping.max_norm is not None or clipping.max_value is not None,

@@ -24,8 +24,7 @@ class Schedule:
     """
 
     def __init__(self, spec: spec_pb2.ScheduleSpec, *, peak: float, total_steps: int) -> None:
-        self.peak = peak
-        """The largest rate."""
+        self._peak = peak
         self._total_steps = total_steps
         self._warmup_steps = min(round(spec.warmup_fraction * total_steps), total_steps - 1)
         self._plateau = Plateau(spec.plateau) if spec.HasField("plateau") else None
@@ -36,7 +35,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """The rate of step 1, 2, ... The first step after the warm-up has the shape's first rate in full."""
-        peak = self.peak if self._plateau is None else self.peak * self._plateau.share
+        peak = self._peak if self._plateau is None else self._peak * self._plateau.share
         done = step - 1
         if done < self._warmup_steps:
             return peak * self._shape(0.0) * step / (self._warmup_steps + 1)
