@@ -436,6 +436,13 @@ def test_tiny_losses_restarts_and_early_steps_are_no_spike() -> None:
     assert "loss_spike" not in found(spiked([10]))
 
 
+def test_gradients_that_grow_as_learning_begins_are_no_spike() -> None:
+    norm = 0.01 * (1 + 0.1 * np.random.default_rng(5).normal(size=150))
+    norm[100:] *= np.geomspace(1, 100, 50)
+    run = flat(150, evaluations=())
+    assert "loss_spike" not in found(replace(run, steps=replace(run.steps, gradient_norm=norm)))
+
+
 def test_divergence() -> None:
     loss = np.concatenate((np.linspace(2.3, 1.0, 20), np.full(20, 5.0)))
     assert "divergence" in found(signals(block_loss=loss))

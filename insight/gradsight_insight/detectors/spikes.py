@@ -20,6 +20,7 @@ RECENT_STEPS = 256
 RECOVERY_STEPS = 50
 FULL_WINDOW_STEPS = 200
 """Steps of a full window of the densest probes."""
+_TINY = 1e-300
 
 LOSS_SPIKE = FindingKind(
     code="FM-02",
@@ -41,8 +42,9 @@ LOSS_SPIKE = FindingKind(
         "A step's loss is above the mean of the 128 steps before by more than `deviations` of their standard "
         "deviation, and above their median by more than `floor` of what guessing costs, or of the first loss "
         "if that was more; or its gradient norm is above its mean by as many deviations and more than "
-        "`gradient_factor` times its median, while the loss is above 0.1 of guessing. Critical when the loss "
-        "is still that high 50 steps later, or from `frequent` spikes among the newest 256 steps."
+        "`gradient_factor` times its median and half that over the ten steps before, while the loss is above "
+        "0.1 of guessing. Critical when the loss is still that high 50 steps later, or from `frequent` spikes "
+        "among the newest 256 steps."
     ),
     look_alikes=(
         "A loss of nearly 0: tiny absolute jumps are many standard deviations. The floor leaves them out.",
@@ -158,6 +160,8 @@ class _Spike(NamedTuple):
     deviation: float
     steepness: float
     """Gradient norm over the median before."""
+    jump: float
+    """Gradient norm over the largest of the ten steps before: gradients that grow as learning begins do not jump."""
 
 
 def _loss_spike(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
@@ -168,7 +172,10 @@ def _loss_spike(signals: Signals, limits: Mapping[str, float]) -> list[Observati
         for spike in _candidates(steps, limits["deviations"])
         if steps.skipped[spike.place]
         or spike.height > floor
-        or (spike.steepness > limits["gradient_factor"] and spike.usual > 0.1 * signals.facts.prior_loss)
+        or (
+            min(spike.steepness, 2 * spike.jump) > limits["gradient_factor"]
+            and spike.usual > 0.1 * signals.facts.prior_loss
+        )
     ]
     return [_spike(steps, spikes, floor, limits)] if spikes else []
 
@@ -188,12 +195,18 @@ def _candidates(steps: Steps, deviations: float) -> list[_Spike]:
     found = []
     for place in np.flatnonzero(out_of_line).tolist():
         before = slice(max(0, place - BEFORE), place)
-        median = float(np.median(steps.loss[before]))
-        steepness = float(steps.gradient_norm[place]) / max(
-            float(np.median(steps.gradient_norm[before])), 1e-300
+        usual_loss = float(np.median(steps.loss[before]))
+        gradient, norms = float(steps.gradient_norm[place]), steps.gradient_norm[before]
+        found.append(
+            _Spike(
+                place=place,
+                height=float(steps.loss[place]) - usual_loss,
+                usual=usual_loss,
+                deviation=float(loss_deviation[place]),
+                steepness=gradient / max(float(np.median(norms)), _TINY),
+                jump=gradient / max(float(norms[-10:].max()), _TINY),
+            )
         )
-        height = float(steps.loss[place]) - median
-        found.append(_Spike(place, height, median, float(loss_deviation[place]), steepness))
     return found
 
 
