@@ -42,6 +42,15 @@ EFFICACY_STYLES = {
     EfficacyVerdict.MISDIRECTED: "red",
 }
 
+EFFICACY_MEANINGS = {
+    EfficacyVerdict.EFFECTIVE: "they did what they promised, and held-out rows got better",
+    EfficacyVerdict.OVERSHOOT: "the steps go past the minimum along their way",
+    EfficacyVerdict.CAUTIOUS: "all happens as promised; larger steps would be faster",
+    EfficacyVerdict.ASCENT: "they go against the gradient",
+    EfficacyVerdict.INERT: "they do what they promise, and nothing gets better",
+    EfficacyVerdict.MISDIRECTED: "the batches get better and held-out rows worse",
+    EfficacyVerdict.UNRESOLVED: "the promise is too small to be measured",
+}
 
 REPAIR_KINDS = ("mitigation_applied", "mitigation_kept", "mitigation_reverted")
 Repair = MitigationApplied | MitigationKept | MitigationReverted

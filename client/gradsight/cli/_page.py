@@ -23,11 +23,12 @@ from gradsight._figures import (
     span,
     sparkline,
 )
+from gradsight._insight import UpdateEfficacy
 from gradsight._job import Job, JobSummary
 from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
 from gradsight.cli._headline import Headline
-from gradsight.cli._insight import EFFICACY_STYLES, efficacy_words
+from gradsight.cli._insight import EFFICACY_MEANINGS, EFFICACY_STYLES, efficacy_words
 from gradsight.cli._judgement import judgement, open_findings, repairs
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
@@ -139,8 +140,7 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
         curve = sparkline([*run.gradient_norm], _CURVE_WIDTH, logarithmic=True)
         table.add_row("gradients", _with_curve(" · ".join(facts), curve))
     if summary.update_efficacy and (said := efficacy_words(summary.update_efficacy)):
-        verdict = summary.update_efficacy.verdict
-        table.add_row("updates", Text(said, EFFICACY_STYLES.get(verdict, "") if verdict else ""))
+        table.add_row("updates", _updates(summary.update_efficacy, said))
     if summary.nonfinite_steps:
         table.add_row("", Text(f"{nonfinite(summary.nonfinite_steps)} and changed nothing", style="red"))
     if summary.validation:
@@ -155,6 +155,15 @@ def _add_figures(table: Table, summary: JobSummary, run: Run) -> None:
             line.append(f" · baseline {before.short} ")
             line.append(after.change_since(before), _color(after.value - before.value))
         table.add_row("test", line)
+
+
+def _updates(efficacy: UpdateEfficacy, said: str) -> Text:
+    """What the newest window of updates achieved, and what that means."""
+    if efficacy.verdict is None:
+        return Text(said)
+    text = Text(said, EFFICACY_STYLES.get(efficacy.verdict, ""))
+    meaning = EFFICACY_MEANINGS.get(efficacy.verdict)
+    return text.append(f"\n{meaning}", "dim default") if meaning else text
 
 
 def _with_curve(figure: str, curve: str) -> Text:
