@@ -12,6 +12,7 @@ import pytest
 from tests.unit import report_samples as samples
 
 from gradsight_insight.report import data as report
+from gradsight_insight.report.gain_picture import stretches
 from gradsight_insight.report.layers import on_columns
 from gradsight_insight.report.markdown import markdown
 from gradsight_insight.report.order import advice, flat, numbered
@@ -316,6 +317,21 @@ def test_advice_answers_what_is_open_worst_first_and_nothing_twice() -> None:
     assert "payment" in entries[0].text
     assert [entry.number for entry in entries[1:]] == [1, 2]
     assert advice(bare_job()) == ()
+
+
+def test_overlapping_windows_become_stretches_side_by_side() -> None:
+    told = [
+        (10, 40, "cautious"),
+        (10, 60, "cautious"),
+        (20, 80, "effective"),
+        (30, 80, "inert"),
+        (40, 90, "inert"),
+    ]
+    windows = [
+        report.Efficacy(first_step=first, last_step=last, verdict=verdict) for first, last, verdict in told
+    ]
+    assert stretches(windows) == [(10, 60, "cautious"), (60, 80, "effective"), (80, 90, "inert")]
+    assert stretches([]) == []
 
 
 @pytest.mark.parametrize("columns", [1, 7, 320])

@@ -1,6 +1,7 @@
 """Did the updates do what they promised? The gain ratio over the steps, and the judgement of each window."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,14 @@ _BANDS = (
     (0.0, OVERSHOOT, "warning", "overshoot"),
     (_LOW, 0.0, "critical", "loss went up"),
 )
+
+
+class Stretch(NamedTuple):
+    """Steps with one judgement."""
+
+    first_step: int
+    last_step: int
+    verdict: str
 
 
 def gain_ratio(data: ReportData) -> Picture | None:
@@ -79,21 +88,33 @@ def _paint_ratio(axes: "Axes", data: ReportData) -> None:
     axes.set_ylabel("gain ratio")
 
 
-def _paint_strip(axes: "Axes", windows: list[Efficacy]) -> None:
-    last = max(window.last_step for window in windows)
+def stretches(windows: Sequence[Efficacy]) -> list[Stretch]:
+    """Which judgement was the newest where: windows overlap, so each stands from the last one's end to its own."""
+    found: list[Stretch] = []
     for window in windows:
-        judgement = EFFICACIES[window.verdict]
-        width = max(window.last_step - window.first_step, 1)
+        first = found[-1].last_step if found else window.first_step
+        if found and found[-1].verdict == window.verdict:
+            first = found.pop().first_step
+        if window.last_step > first:
+            found.append(Stretch(first, window.last_step, window.verdict))
+    return found
+
+
+def _paint_strip(axes: "Axes", windows: Sequence[Efficacy]) -> None:
+    shown = stretches(windows)
+    whole = max((stretch.last_step for stretch in shown), default=1)
+    for first, last, verdict in shown:
+        judgement = EFFICACIES[verdict]
         axes.broken_barh(
-            [(window.first_step, width)],
+            [(first, last - first)],
             (0, 1),
             facecolor=paint(judgement.tone),
             edgecolor=paint("surface"),
             linewidth=1.0,
         )
-        if width / max(last, 1) > 0.012 * len(judgement.title):
+        if (last - first) / whole > 0.012 * len(judgement.title):
             axes.text(
-                window.first_step + width / 2,
+                (first + last) / 2,
                 0.5,
                 judgement.title,
                 ha="center",

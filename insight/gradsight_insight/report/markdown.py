@@ -203,7 +203,7 @@ def _evidence(numbers: Iterable[Evidence]) -> Iterator[str]:
     rows = [
         (
             words.plain(one.name),
-            f"{words.number(one.observed)} {one.unit}".strip(),
+            f"{words.number(one.observed)} {words.unit(one.unit)}".strip(),
             words.number(one.threshold),
             words.steps(one.first_step, one.last_step) if one.last_step else "–",
         )

@@ -150,7 +150,18 @@ def _environment() -> Environment:
     )
     filters: dict[str, Any] = {
         name: getattr(words, name)
-        for name in ("number", "count", "percent", "interval", "points", "steps", "moment", "span", "plain")
+        for name in (
+            "number",
+            "count",
+            "percent",
+            "interval",
+            "points",
+            "steps",
+            "moment",
+            "span",
+            "plain",
+            "unit",
+        )
     }
     environment.filters |= filters | {"safe_address": _safe_address, "coded": _coded}
     return environment

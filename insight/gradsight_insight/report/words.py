@@ -63,7 +63,7 @@ EFFICACIES = {
     "ascent": Judgement("ascent", "updates went against the gradient for a whole window", "critical"),
     "inert": Judgement("inert", "updates do what they promise, and nothing gets better", "warning"),
     "misdirected": Judgement("misdirected", "batches get better, held-out rows worse", "critical"),
-    "unresolved": Judgement("unresolved", "the promise is too small to be measured", "neutral"),
+    "unresolved": Judgement("unresolved", "the promise is too small to be measured", "old"),
 }
 
 ACTIONS = {
@@ -104,6 +104,11 @@ def number(value: float | None) -> str:
         text = f"{value:.{digits}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "−")
+
+
+def unit(name: str) -> str:
+    """A unit as it stands behind its number; standard errors are numbers without one."""
+    return "" if name == "z" else name
 
 
 def count(value: float) -> str:
@@ -154,7 +159,7 @@ def span(start: datetime | None, end: datetime | None) -> str:
 def proof(evidence: Iterable[Evidence]) -> str:
     """What a judgement stands on, in a line: `Held out z −3.1 (against −2.58)`."""
     return "; ".join(
-        f"{plain(one.name)} {number(one.observed)} {one.unit}".rstrip()
+        f"{plain(one.name)} {number(one.observed)} {unit(one.unit)}".rstrip()
         + ("" if one.threshold is None else f" (against {number(one.threshold)})")
         for one in evidence
     )
