@@ -222,6 +222,32 @@ def test_a_restored_monitor_finds_what_the_unbroken_one_does(interrupted_at: int
     assert {change.change for change in seen} == {"opened", "updated", "closed"}
 
 
+@pytest.mark.parametrize("interrupted_at", [450, 1100])
+def test_an_interrupted_run_that_breaks_has_the_same_findings(interrupted_at: int) -> None:
+    loss = falling_loss(2000)
+    loss[1000:1500] = 30.0
+    loss[700] = math.nan
+    nonfinite = np.arange(2000) == 700
+    all_steps = steps(loss, nonfinite=nonfinite)
+    frozen = np.full((200, 3), 1e-3) * np.array([1, 0, 1])
+    all_probes = probes(loss[9::10], update_ratio=frozen, gradient_norm=0.5 * (frozen > 0))
+    unbroken = Monitor(facts())
+    expected = feed(unbroken, 0, 2000, all_steps, all_probes)
+
+    before = Monitor(facts())
+    seen = feed(before, 0, interrupted_at, all_steps, all_probes)
+    state: State = json.loads(json.dumps(before.state(), allow_nan=False))
+    after = Monitor(facts(), state=state)
+    seen += feed(after, interrupted_at, 2000, all_steps, all_probes)
+    assert repr(seen) == repr(expected)
+    told = {(change.change, change.finding.kind) for change in seen}
+    assert {("opened", "frozen_parameters"), ("opened", "nonfinite_values"), ("opened", "divergence")} <= told
+    assert {("closed", "nonfinite_values"), ("closed", "divergence")} <= told
+    assert (
+        next(change.finding.severity for change in seen if change.finding.kind == "divergence") == "critical"
+    )
+
+
 def test_only_rows_that_tests_need_are_kept() -> None:
     monitor = Monitor(facts())
     for number in range(300):
