@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from gradsight_insight.history import thinned_places
 from gradsight_insight.report.data import Curve, Floats, ReportData
 from gradsight_insight.report.marks import mark, marks_of
 from gradsight_insight.report.order import flat, numbered
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BINS = 240
+_MOST_POINTS = 600
 _LOG_FROM = 15.0
 """Largest over smallest value from which an axis is logarithmic."""
 
@@ -58,6 +60,12 @@ def binned(curve: Curve) -> Binned:
         np.maximum.reduceat(values, starts),
         bad,
     )
+
+
+def thinned(curve: Curve) -> Curve:
+    """At most 600 points, extremes and the last among them; values finite."""
+    places = thinned_places(curve.values.tolist(), _MOST_POINTS)
+    return Curve(steps=curve.steps[places], values=curve.values[places])
 
 
 def learning_curves(data: ReportData) -> Picture | None:
@@ -184,7 +192,8 @@ def _paint_curve(axes: "Axes", curve: Curve, shade: str) -> Floats:
 
 def _paint_evaluations(axes: "Axes", curve: Curve) -> Floats:
     finite = np.isfinite(curve.values)
-    steps, values = curve.steps[finite], curve.values[finite]
+    shown = thinned(Curve(steps=curve.steps[finite], values=curve.values[finite]))
+    steps, values = shown.steps, shown.values
     if not len(values):
         return values
     axes.plot(

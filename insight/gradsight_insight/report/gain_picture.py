@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gradsight_insight.report.data import Efficacy, ReportData
+from gradsight_insight.report.curves import thinned
+from gradsight_insight.report.data import Curve, Efficacy, ReportData
 from gradsight_insight.report.svg import Picture, draw, quiet_axes, whole_steps
 from gradsight_insight.report.theme import paint
 from gradsight_insight.report.words import EFFICACIES, number, plain
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 OVERSHOOT = 0.25
 CAUTIOUS = 0.9
 _LOW, _HIGH = -0.5, 1.3
+_MOST_STRETCHES = 120
 _BANDS = (
     (CAUTIOUS, _HIGH, "neutral", "cautious"),
     (OVERSHOOT, CAUTIOUS, "good", "as it should be"),
@@ -60,7 +62,8 @@ def gain_ratio(data: ReportData) -> Picture | None:
 def _paint_ratio(axes: "Axes", data: ReportData) -> None:
     curve = data.gain_ratio
     finite = np.isfinite(curve.values)
-    steps, values = curve.steps[finite], curve.values[finite]
+    shown = thinned(Curve(steps=curve.steps[finite], values=curve.values[finite]))
+    steps, values = shown.steps, shown.values
     quiet_axes(axes)
     axes.grid(False)
     for low, high, shade, name in _BANDS:
@@ -101,7 +104,7 @@ def stretches(windows: Sequence[Efficacy]) -> list[Stretch]:
 
 
 def _paint_strip(axes: "Axes", windows: Sequence[Efficacy]) -> None:
-    shown = stretches(windows)
+    shown = stretches(windows[:: -(-len(windows) // _MOST_STRETCHES)] if windows else [])
     whole = max((stretch.last_step for stretch in shown), default=1)
     for first, last, verdict in shown:
         judgement = EFFICACIES[verdict]

@@ -61,6 +61,8 @@ def _next(data: ReportData) -> Iterator[str]:
 def _why(data: ReportData) -> Iterator[str]:
     if data.verdict:
         yield "## Why this verdict"
+        judged = words.VERDICTS.get(data.verdict.verdict, words.NO_VERDICT)
+        yield f"{judged.title}, {'confirmed' if data.verdict.confirmed else 'provisional'}. {judged.meaning}"
         if data.verdict.reasons:
             yield "\n".join(f"- {_text(reason)}" for reason in data.verdict.reasons)
         yield from _evidence(data.verdict.evidence)
