@@ -155,6 +155,16 @@ class RunVerdict(Record):
     kept_checkpoint_usable: bool
     step: int
 
+    @property
+    def reason(self) -> str:
+        """The most important reason, whole: with what follows when it ends in a colon. Empty without any."""
+        said = list[str]()
+        for each in self.reasons:
+            said.append(each)
+            if not each.endswith(":"):
+                break
+        return " ".join(said)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RatioInterval(Record):

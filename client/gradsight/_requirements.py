@@ -274,7 +274,7 @@ def _verdict(text: str, said: re.Match[str]) -> _Judge:
     def judge(job: "Job") -> _Answer:
         if job.verdict is None:
             return _unknown("the run has no verdict")
-        why = f": {job.verdict.reasons[0].rstrip('.')}" if job.verdict.reasons else ""
+        why = f": {job.verdict.reason.rstrip('.')}" if job.verdict.reason else ""
         met = (job.verdict.verdict in named) is not excluded
         return _answer(met, f"the run is {job.verdict.verdict.replace('_', ' ')}{why}")
 
@@ -286,7 +286,7 @@ def _usable(text: str, said: re.Match[str]) -> _Judge:
         if job.verdict is None:
             return _unknown("the run has no verdict")
         usable = job.verdict.kept_checkpoint_usable
-        why = f": {job.verdict.reasons[0].rstrip('.')}" if job.verdict.reasons else ""
+        why = f": {job.verdict.reason.rstrip('.')}" if job.verdict.reason else ""
         return _answer(
             usable, f"the kept weights are {'' if usable else 'not '}worth using{'' if usable else why}"
         )

@@ -65,7 +65,7 @@ def judgement_lines(job: Job) -> list[str]:
     """Returns what the service makes of a job that ended: the run, and the new model against the old."""
     lines = []
     if job.verdict:
-        why = f": {job.verdict.reasons[0]}" if job.verdict.reasons else ""
+        why = f": {job.verdict.reason}" if job.verdict.reason else ""
         lines.append(f"run        {verdict_words(job.verdict)}{why}")
     if job.summary and job.summary.comparison:
         lines.append(f"new model  {comparison_words(job.summary.comparison)}")
@@ -133,7 +133,7 @@ def _text(event: JobEvent) -> str:
         case events.MitigationApplied() | events.MitigationKept() | events.MitigationReverted() as repair:
             return repair_line(repair)
         case events.VerdictReached() as reached:
-            why = f": {reached.verdict.reasons[0]}" if reached.verdict.reasons else ""
+            why = f": {reached.verdict.reason}" if reached.verdict.reason else ""
             return f"verdict after step {reached.verdict.step:,}: {verdict_words(reached.verdict)}{why}"
         case events.ComparisonCompleted() as compared:
             limits = f". {compared.comparison.message}" if compared.comparison.message else ""

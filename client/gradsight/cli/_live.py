@@ -175,7 +175,7 @@ def _verdict(run: Run) -> list[RenderableType]:
         return []
     line = _line("").append(f"{'verdict':<18}  ", "bold")
     line.append(verdict_words(run.verdict), VERDICT_STYLES.get(run.verdict.verdict, ""))
-    return [line.append(f": {run.verdict.reasons[0]}" if run.verdict.reasons else "")]
+    return [line.append(f": {run.verdict.reason}" if run.verdict.reason else "")]
 
 
 def _findings(run: Run) -> list[RenderableType]:

@@ -47,7 +47,8 @@ def findings(session: Session, job_id: str, finding_id: str, open_only: bool) ->
             page().print(listed(found))
         else:
             _table(found)
-        explain = session.command(f"findings {job_id} {found[0].finding_id}")
+        first, _ = next(in_order_of_cause(found))
+        explain = session.command(f"findings {job_id} {first.finding_id}")
         click.echo(f"all about one with  {explain}", err=True)
     else:
         click.echo("no open findings" if open_only else "no findings", err=True)

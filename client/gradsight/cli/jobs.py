@@ -97,6 +97,9 @@ def wait(
     The exit code is the outcome: 0 all succeeded, 1 one failed, 3 one was cancelled, 4 a requirement is not met, 5
     timeout.
 
+    Conditions: no-regression, improved, improved=CATEGORY,…, error<=0.1, error[CATEGORY]<=5%, verdict=converged,…,
+    verdict!=diverged,…, usable. What cannot be judged is not met.
+
     \b
       gradsight wait JOB --require no-regression --require 'error[returns]<=0.05'
     """  # noqa: D301 (click reads the backspace)

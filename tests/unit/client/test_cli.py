@@ -327,6 +327,24 @@ def test_submit_and_follow_prints_what_happens_and_exits_with_the_outcome(
     assert "1 non-finite" in done.stdout
 
 
+def test_submit_and_follow_in_json_ends_with_what_became_of_the_requirements(
+    service: "LittleService", cli: "Cli"
+) -> None:
+    def train() -> None:
+        _until(lambda: "WatchJob" in service.calls)
+        _run_job(service)
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    required = ("--require", "error<=0.25", "--require", "error[returns]<=10%")
+    done = cli(*SUBMIT, "--follow", "--format", "json", *required)
+    trainer.join()
+    assert done.returncode == 4
+    last = json.loads(done.stdout.splitlines()[-1])
+    outcomes = [result["outcome"] for result in last["requirements"]]
+    assert (last["job_id"], outcomes) == ("job1", ["met", "not_met"])
+
+
 @pytest.mark.parametrize(
     "arguments", [("watch", "job1"), ("wait", "job1"), ("watch", "job1", "--format", "json")]
 )

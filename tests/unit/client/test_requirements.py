@@ -168,6 +168,14 @@ def test_a_bound_is_met_or_its_opposite_is(bound: float, relation: str) -> None:
     assert sorted(result.met for result in results) == [False, True]
 
 
+def test_a_reason_that_ends_in_a_colon_is_told_with_what_follows() -> None:
+    message = _message()
+    message.verdict.reasons[:] = ["It came to rest, but:", "One category is bad.", "Another one, too."]
+    verdict = _convert.job(message).verdict
+    assert verdict is not None
+    assert verdict.reason == "It came to rest, but: One category is bad."
+
+
 def test_a_requirement_pickles_and_equals_the_same_one() -> None:
     parsed = Requirement.parse(" error[returns] <= 5% ")
     assert pickle.loads(pickle.dumps(parsed)) == parsed  # noqa: S301 (our own bytes)
