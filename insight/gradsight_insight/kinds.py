@@ -103,6 +103,11 @@ class Detector(Protocol):
         """What it can find."""
         ...
 
+    @property
+    def at_evaluations(self) -> bool:
+        """Whether its answer holds until the next evaluation; others are asked at every look."""
+        ...
+
     def __call__(
         self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]
     ) -> Sequence[Observation]:
@@ -116,6 +121,8 @@ class Family:
 
     kinds: Sequence[FindingKind]
     find: Callable[[Signals, Mapping[str, Mapping[str, float]]], Sequence[Observation]]
+    at_evaluations: bool = False
+    """True: it judges evaluations, so what it says holds until there is another one."""
 
     def __call__(
         self, signals: Signals, thresholds: Mapping[str, Mapping[str, float]]

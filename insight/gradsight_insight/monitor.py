@@ -14,7 +14,7 @@ from gradsight_insight.catalogue import DETECTORS, KINDS, complete_thresholds, k
 from gradsight_insight.evaluation_history import EvaluationHistory
 from gradsight_insight.findings import Finding, FindingChange, Moment, Register
 from gradsight_insight.json_values import packed_fields, unpacked_fields
-from gradsight_insight.kinds import Observation
+from gradsight_insight.kinds import Number, Observation
 from gradsight_insight.rings import MOST_PROBES, MOST_STEPS, LossBlocks, appended, newest, no_probes, no_steps
 from gradsight_insight.signals import (
     EvaluationSignals,
@@ -64,6 +64,8 @@ class Monitor:
         self._evaluations = EvaluationHistory()
         self._timing = Timing()
         self._register = Register()
+        self._answers: list[Sequence[Observation]] = [() for _ in DETECTORS]
+        self._judged_evaluations = -1
         if state is not None:
             self._restore(state)
 
@@ -110,6 +112,7 @@ class Monitor:
         self._probes = newest(self._probes, int((self._probes.step > step).sum()))
         self._blocks = LossBlocks()
         self._blocks.add(self._steps)
+        self._judged_evaluations = -1
 
     def look(self) -> Sequence[FindingChange]:
         """Ask every detector, and tell which findings began, changed or ended since the look before."""
@@ -144,14 +147,19 @@ class Monitor:
 
     def _observations(self) -> list[Observation]:
         signals = self.signals
+        judged_anew = self._evaluations.count != self._judged_evaluations
+        self._judged_evaluations = self._evaluations.count
         with np.errstate(all="ignore"):
-            return [
-                observation
-                for detector in DETECTORS
-                if not self._disabled.issuperset(kind.name for kind in detector.kinds)
-                for observation in detector(signals, self._thresholds)
-                if observation.kind not in self._disabled
-            ]
+            for place, detector in enumerate(DETECTORS):
+                wanted = not self._disabled.issuperset(kind.name for kind in detector.kinds)
+                if wanted and (judged_anew or not detector.at_evaluations):
+                    self._answers[place] = detector(signals, self._thresholds)
+        return [
+            observation
+            for answer in self._answers
+            for observation in answer
+            if observation.kind not in self._disabled
+        ]
 
     @property
     def signals(self) -> Signals:
@@ -185,6 +193,8 @@ class Monitor:
             "blocks": self._blocks.state(),
             "evaluations": self._evaluations.state(),
             "findings": self._register.state(),
+            "judged_evaluations": self._judged_evaluations,
+            "answers": [[_observation_state(seen) for seen in answer] for answer in self._answers],
         }
 
     def _restore(self, state: State) -> None:
@@ -200,3 +210,15 @@ class Monitor:
         self._blocks = LossBlocks.from_state(state["blocks"])
         self._evaluations = EvaluationHistory.from_state(state["evaluations"])
         self._register = Register.from_state(state["findings"])
+        self._judged_evaluations = state["judged_evaluations"]
+        self._answers = [[_observation(seen) for seen in answer] for answer in state["answers"]]
+
+
+def _observation_state(seen: Observation) -> State:
+    return {**vars(seen), "evidence": [packed_fields(number) for number in seen.evidence]}
+
+
+def _observation(state: State) -> Observation:
+    return Observation(
+        **{**state, "evidence": tuple(Number(**unpacked_fields(number)) for number in state["evidence"])}
+    )

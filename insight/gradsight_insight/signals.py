@@ -4,7 +4,9 @@ Everything is a plain number or a numpy array; nothing here decides anything. Ar
 `RunFacts.layers`; NaN stands for what was not or could not be measured.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -208,6 +210,11 @@ class EvaluationSignals:
     classes: tuple[CategorySignals, ...] = ()
     """The same as `categories` by the rows' true class, most frequent first, at most 100; empty where answers are no
     classes."""
+
+    @cached_property
+    def by_category(self) -> Mapping[str, CategorySignals]:
+        """Categories, or classes where there is no column of categories, by name; those without rows are left out."""
+        return {each.category: each for each in self.categories or self.classes if each.examples > 0}
 
 
 @dataclass(frozen=True, kw_only=True)

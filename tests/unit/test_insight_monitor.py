@@ -185,6 +185,7 @@ class Watchful:
     """Finds something in every signal, so that a lost one shows."""
 
     kinds: Sequence[FindingKind] = tuple(TEST_KINDS.values())
+    at_evaluations = False
 
     def __call__(self, signals: Any, thresholds: Any) -> Sequence[Observation]:
         numbers = {

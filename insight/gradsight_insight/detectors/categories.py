@@ -123,14 +123,12 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     return tuple(found)
 
 
-CATEGORIES = Family(kinds=(WEAK_CATEGORY,), find=_find)
+CATEGORIES = Family(kinds=(WEAK_CATEGORY,), find=_find, at_evaluations=True)
 
 
 def categories_of(evaluation: EvaluationSignals) -> tuple[CategorySignals, ...]:
     """The categories, or the classes where there is no column of categories; those without rows are left out."""
-    return tuple(
-        category for category in evaluation.categories or evaluation.classes if category.examples > 0
-    )
+    return tuple(evaluation.by_category.values())
 
 
 def _can_tell(
@@ -337,7 +335,7 @@ def _train_rows(name: str, signals: Signals) -> str:
 
 
 def _named(name: str, evaluation: EvaluationSignals) -> CategorySignals | None:
-    return next((category for category in categories_of(evaluation) if category.category == name), None)
+    return evaluation.by_category.get(name)
 
 
 def _ratio(category: CategorySignals) -> float:

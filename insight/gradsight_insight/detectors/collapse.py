@@ -92,7 +92,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     return () if found is None else (found,)
 
 
-COLLAPSE = Family(kinds=(PREDICTION_COLLAPSE,), find=_find)
+COLLAPSE = Family(kinds=(PREDICTION_COLLAPSE,), find=_find, at_evaluations=True)
 
 
 def _still_falling(signals: Signals) -> bool:

@@ -159,7 +159,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     return () if found is None else (found,)
 
 
-GENERALIZATION = Family(kinds=(OVERFITTING, OVERCONFIDENCE), find=_find)
+GENERALIZATION = Family(kinds=(OVERFITTING, OVERCONFIDENCE), find=_find, at_evaluations=True)
 
 
 def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation | None:

@@ -82,7 +82,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     return () if found is None else (found,)
 
 
-LEAKS = Family(kinds=(LEAKAGE,), find=_find)
+LEAKS = Family(kinds=(LEAKAGE,), find=_find, at_evaluations=True)
 
 
 def _rows_on_both_sides(signals: Signals, limits: Mapping[str, float]) -> Observation | None:

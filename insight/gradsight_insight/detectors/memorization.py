@@ -120,7 +120,7 @@ def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Se
     )
 
 
-MEMORIZED = Family(kinds=(MEMORIZATION,), find=_find)
+MEMORIZED = Family(kinds=(MEMORIZATION,), find=_find, at_evaluations=True)
 
 
 def near_chance(facts: RunFacts, evaluation: EvaluationSignals, share: float = CHANCE_SHARE) -> bool:

@@ -104,11 +104,11 @@ def test_a_restored_monitor_does_not_tell_again_what_was_told() -> None:
     monitor = monitor_of(events)
     monitor.measured(steps(100, poisoned=1), no_probes(), Timing())
     monitor.evaluated(evaluation(100, [0, 1, 1], kept=True), answers([0, 1, 1]), None)
-    monitor.judge()
+    monitor.judge(100)
     told: list[event_pb2.JobEvent] = []
     restored = monitor_of(told, state=monitor.state())
     restored.measured(steps(10, first=101), no_probes(), Timing())
-    restored.judge()
+    restored.judge(110)
     assert kinds(events) == ["finding_opened", "verdict_reached"]
     assert not told
     assert json.loads(restored.state())["verdicts"] == json.loads(monitor.state())["verdicts"]
@@ -133,7 +133,7 @@ def test_monitoring_that_fails_says_so_once_and_the_run_goes_on(monkeypatch: pyt
     for first in (1, 101, 201):
         monitor.measured(steps(100, first=first), no_probes(), Timing())
         monitor.evaluated(evaluation(first, [0, 1], kept=True), answers([0, 1]), None)
-        monitor.judge()
+        monitor.judge(first)
     (line,) = events
     assert "a detector of tomorrow" in line.log_line.message
 

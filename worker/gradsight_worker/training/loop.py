@@ -107,8 +107,7 @@ class TrainingLoop:
         with self.telemetry.paused(), ticking(self.channel, self.state.step):
             event = self.validation.evaluate(self.state)
             self.channel.send_event(event_pb2.JobEvent(evaluation_completed=event))
-            self.monitor.look(self.state.step)
-            self.monitor.judge()
+            self.monitor.judge(self.state.step)
         self.state.schedule.observe(event.selection_figure)
         if self.state.patience.observe(event.selection_figure) and self.state.step < self.total_steps:
             self._stop_early(self.state.patience.message)

@@ -6,6 +6,7 @@ run computes, and when it fails, the run says so once and goes on without it.
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,8 @@ from gradsight_worker.training.evaluation_signals import compare_rows, evaluatio
 from gradsight_worker.training.finding_events import finding_event, finding_of
 from gradsight_worker.training.first_look import FirstLook
 from gradsight_worker.training.suspects import Suspects
+
+_JUDGEMENT_SECONDS = 0.1
 
 Report = Callable[[event_pb2.JobEvent], None]
 
@@ -59,6 +62,7 @@ class RunMonitor:
         self._told: list[Any] = remembered.get("told", [])
         """Of the verdict that was reported last, what makes another one worth telling."""
         self._failed = False
+        self._next_judgement = 0.0
         self._first_look: FirstLook | None = None
         self.advises = spec.policy in (
             spec_pb2.MONITORING_POLICY_UNSPECIFIED,
@@ -96,9 +100,17 @@ class RunMonitor:
         """
         self._try(self._add_evaluation, event, answers, train_error_ratio)
 
-    def judge(self) -> None:
-        """After an evaluation and the look at it: report the verdict on the run when it changed."""
+    def judge(self, step: int) -> None:
+        """After an evaluation: look at it, and report the verdict on the run when it changed.
+
+        Under `advise` that is done ten times a second at most: epochs of a few rows end more often.
+        """
+        now = time.perf_counter()
+        if self.advises and now < self._next_judgement:
+            return
+        self.look(step)
         self._try(self._judge, False, None)
+        self._next_judgement = now + _JUDGEMENT_SECONDS
 
     def finish(self, learning_rate_drop: LearningRateDrop | None = None) -> None:
         """Training is over: look once more and report the verdict.
