@@ -68,7 +68,7 @@ class TrainingLoop:
                 self._supervise()
             now = time.perf_counter()
             if now >= next_look:
-                self._look_around()
+                self.look_around()
                 next_look = now + _LOOK_SECONDS
             if self.saver.due(step, now) or self.stop_requested or self.finished:
                 self._save()
@@ -127,7 +127,8 @@ class TrainingLoop:
         stopped = event_pb2.TrainingStopped(step=self.state.step, message=reason)
         self.channel.send_event(event_pb2.JobEvent(training_stopped=stopped))
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
+        """Say that the run is alive, and hear whether it is to stop."""
         self.channel.tick(self.state.step)
         if self.channel.poll_command() is Command.STOP_AFTER_CHECKPOINT:
             self.stop_requested = True

@@ -77,7 +77,7 @@ def supervise(
             decisions=_decisions(plan, state.repairs, monitor, state.cadence.interval),
             recipe=recipe,
             note_event=monitor.monitor.note_event,
-            answers=lambda: _answers(validation, state, channel),
+            answers=lambda: held_out_answers(validation, state, channel),
             categories=prepared.validation.categories,
             report=channel.send_event,
             interval=state.cadence.interval,
@@ -114,7 +114,8 @@ def read_log(path: Path) -> list[event_pb2.JobEvent]:
         return [json_format.ParseDict(json.loads(line), event_pb2.JobEvent()) for line in lines]
 
 
-def _answers(validation: Validation, state: TrainingState, channel: TrainerChannel) -> HeldOutAnswers:
+def held_out_answers(validation: Validation, state: TrainingState, channel: TrainerChannel) -> HeldOutAnswers:
+    """What the weights that would answer now make of validation's rows; nothing is reported or kept."""
     with state.answering(), ticking(channel, state.step):
         answers = answer(
             validation.model,

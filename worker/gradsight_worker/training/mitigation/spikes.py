@@ -21,11 +21,13 @@ LOSS_FLOOR = 0.25
 NORM_FLOOR = 3.0
 """Times the mean norm of the first steps, likewise."""
 MOST_IN_A_ROW = 3
+_REFRESH = 8
+"""Steps between two looks at what is ordinary."""
 _LOSS, _NORM = 0, 1
 
 
 class SpikeGuard:
-    """Decides of every step whether it is a spike. Everything it remembers is on the device, float64.
+    """Decides of every step whether it is a spike. Everything it remembers is on the device.
 
     Args:
         device: Where the steps are computed.
@@ -33,56 +35,66 @@ class SpikeGuard:
     """
 
     def __init__(self, device: torch.device, *, prior_loss: float) -> None:
-        # Ones and values, then their squares, of steps that counted; 0 where a step did not.
-        self._ring = torch.zeros(5, STEPS, dtype=torch.float64, device=device)
+        # One, loss and norm of the newest steps; 0 throughout where a step did not count.
+        self._ring = torch.zeros(3, STEPS, device=device)
+        self._columns = self._ring.unbind(dim=1)
         self._floor = torch.zeros(2, dtype=torch.float64, device=device)
-        """Smallest jump of loss and norm that is a spike; of the norm, the mean of the first steps."""
-        self._in_a_row = torch.zeros((), dtype=torch.float64, device=device)
-        self._values = torch.zeros(2, device=device)
+        """Smallest jump of loss and norm that is a spike."""
+        self._limit = torch.full((3,), torch.inf, device=device)
+        """Of the one, which never is above it, of loss and norm; above is a spike."""
+        self._in_a_row = torch.zeros((), device=device)
+        self._one = torch.ones((), device=device)
+        self._values = torch.zeros(3, device=device)
         self._prior_loss = prior_loss
         self.steps = 0
-        """Steps judged so far; a resume sets it."""
+        """Steps judged since the beginning, or since it began anew; a resume sets it."""
 
     @property
     def state(self) -> Mapping[str, Tensor]:
         """What a resume needs on the device, by name."""
-        return {"ring": self._ring, "floor": self._floor, "in_a_row": self._in_a_row}
+        return {
+            "ring": self._ring,
+            "floor": self._floor,
+            "limit": self._limit,
+            "in_a_row": self._in_a_row,
+        }
 
     def begin_anew(self) -> None:
-        """Forget the newest steps: a repair has changed what is ordinary."""
+        """Forget all: a repair has changed what is ordinary."""
         self._ring.zero_()
+        self._limit.fill_(torch.inf)
         self._in_a_row.zero_()
+        self.steps = 0
 
     def judge(self, loss: Tensor, norm: Tensor, nonfinite: Tensor, spike: Tensor) -> None:
         """Write 1.0 to `spike` where this step must change nothing, else 0.0. All are scalars on the device.
 
         Only steps that count are remembered: neither spikes nor steps that are not finite.
         """
-        torch.stack((loss, norm), out=self._values)
-        sums = self._ring.sum(dim=1)
-        count = sums[0].clamp(min=1.0)
-        mean = sums[1:3] / count
-        deviation = (sums[3:5] / count - mean.square()).clamp_(min=0.0).sqrt_()
-        allowed = torch.maximum(deviation * DEVIATIONS, self._floor)
-        jumps = (self._values - mean > allowed).any()
-        may_skip = (sums[0] >= FEWEST) & (self._in_a_row < MOST_IN_A_ROW)
-        spike.copy_(jumps & may_skip & (nonfinite == 0))
-        self._in_a_row.add_(1.0).mul_(spike)
-        self._remember(((nonfinite == 0) & (spike == 0)).double())
-
-    def _remember(self, counts: Tensor) -> None:
-        column = self._ring[:, self.steps % STEPS]
-        # NaN times 0 is NaN: what does not count must not be multiplied away.
-        values = torch.where(counts.bool(), self._values, 0.0).double()
-        column[0] = counts
-        column[1:3] = values
-        column[3:5] = values.square()
+        values = torch.stack((self._one, loss, norm), out=self._values)
+        jumps = torch.gt(values, self._limit).any()
+        # A step that is not finite is none of ours, and neither is one after too many spikes in a row.
+        spike.copy_(jumps & (torch.add(self._in_a_row, nonfinite, alpha=MOST_IN_A_ROW) < MOST_IN_A_ROW))
+        self._in_a_row.add_(self._one).mul_(spike)
+        counts = torch.sub(self._one, torch.maximum(nonfinite, spike))
+        # NaN times 0 is NaN: it has to go first.
+        remembered = values.nan_to_num_(0.0, 0.0, 0.0).mul_(counts)
+        self._columns[self.steps % STEPS].copy_(remembered)
         self.steps += 1
-        self._set_floor(values)
+        if self.steps <= STEPS:
+            self._set_floor(remembered[1:].double())
+        if self.steps % _REFRESH == 0 and self.steps >= FEWEST:
+            self._set_limit()
 
     def _set_floor(self, values: Tensor) -> None:
         """The first steps say what is large: the first loss, and the mean norm of the first full ring."""
         if self.steps == 1:
             self._floor[_LOSS] = LOSS_FLOOR * values[_LOSS].clamp(min=self._prior_loss)
-        if self.steps <= STEPS:
-            self._floor[_NORM] += (NORM_FLOOR * values[_NORM] - self._floor[_NORM]) / self.steps
+        self._floor[_NORM] += (NORM_FLOOR * values[_NORM] - self._floor[_NORM]) / self.steps
+
+    def _set_limit(self) -> None:
+        counted, numbers = self._ring[0].double(), self._ring[1:].double()
+        count = counted.sum()
+        mean = numbers.sum(dim=1) / count
+        spread = ((numbers - mean[:, None] * counted).square().sum(dim=1) / count).sqrt_()
+        self._limit[1:] = mean + torch.maximum(spread * DEVIATIONS, self._floor)

@@ -13,6 +13,9 @@ from gradsight_worker.training.mitigation.remedies import Remedy
 from gradsight_worker.training.mitigation.repairs import Repairs
 from gradsight_worker.training.monitoring import RunMonitor
 
+_DENSE_UNTIL_STEP = 200
+_PROBES_OF_A_LOOK = 5
+
 
 class Policy(Protocol):
     """Acts on findings."""
@@ -31,13 +34,17 @@ class Supervision:
     monitor: RunMonitor
     policy: Policy
     interval: int
-    """Steps between probes, each of which is looked at."""
+    """Steps between probes."""
     repairs: Repairs | None
     report: Callable[[event_pb2.JobEvent], None]
 
     def due(self, step: int) -> bool:
-        """Whether to look after this step."""
-        return step % self.interval == 0
+        """Whether to look after this step: after every probe at first and in a trial, later after every fifth."""
+        amid_trial = self.repairs is not None and self.repairs.trial is not None
+        every = (
+            self.interval if step <= _DENSE_UNTIL_STEP or amid_trial else _PROBES_OF_A_LOOK * self.interval
+        )
+        return step % every == 0
 
     def consult(self, step: int, *, last: bool) -> Remedy | None:
         """As `Policy.consult`; everything up to this step has been measured."""
