@@ -7,8 +7,10 @@ the rate settle, and the same held-out rows get better at once.
 
 from typing import TYPE_CHECKING
 
+from gradsight.v1 import event_pb2, state_pb2
 from gradsight_insight.verdict import LearningRateDrop, Verdict, judge_run
 from gradsight_insight.verdict_case import decayed
+from gradsight_worker.training.channel import ChannelClosed
 from gradsight_worker.training.mitigation.building import held_out_answers
 from gradsight_worker.training.mitigation.held_out_test import held_out_test
 from gradsight_worker.training.telemetry import StepSlot
@@ -26,7 +28,7 @@ def try_lower_rate(loop: "TrainingLoop") -> LearningRateDrop | None:
     """What a lower rate brings at the end of a run that has come to rest.
 
     The state of the run and of its generators is bitwise the same afterwards. None for a run that has not come to rest,
-    whose rate has fallen by itself, or that is asked to stop meanwhile.
+    whose rate has fallen by itself, or that is asked to stop meanwhile; and when the trial fails, which is said.
     """
     signals, findings = loop.monitor.monitor.signals, loop.monitor.monitor.findings
     at_rest = judge_run(signals, findings, finished=True).verdict in (Verdict.PLATEAUED, Verdict.CONVERGED)
@@ -38,6 +40,15 @@ def try_lower_rate(loop: "TrainingLoop") -> LearningRateDrop | None:
     try:
         with loop.telemetry.paused():
             return _tried(loop)
+    except ChannelClosed:
+        raise
+    except Exception as error:
+        line = event_pb2.LogLine(
+            severity=state_pb2.SEVERITY_WARNING,
+            message=f"A lower learning rate could not be tried: {type(error).__name__}: {error}",
+        )
+        loop.channel.send_event(event_pb2.JobEvent(log_line=line))
+        return None
     finally:
         state.restore(tensors, facts)
 

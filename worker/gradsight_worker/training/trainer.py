@@ -30,6 +30,7 @@ from gradsight_worker.training.evaluation import Validation
 from gradsight_worker.training.first_look import FirstLook, first_look
 from gradsight_worker.training.input_facts import input_facts
 from gradsight_worker.training.judgement import judge_and_write
+from gradsight_worker.training.learning_rate_drop import try_lower_rate
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
 from gradsight_worker.training.memory import is_out_of_memory
 from gradsight_worker.training.mitigation.building import attach_standardization, begin_repairs, supervise
@@ -127,7 +128,10 @@ def _run(plan: TrainingPlan, channel: TrainerChannel) -> int:
         raise
     if not finished:
         return ExitStatus.STOPPED
-    loop.monitor.finish()
+    drop = try_lower_rate(loop)
+    if loop.stop_requested:
+        return ExitStatus.STOPPED
+    loop.monitor.finish(drop)
     if run.state.stopped_by:
         require_worth_keeping(run.state.kept.evaluation, rows.prior, kind=run.state.stopped_by)
     judge_and_write(
