@@ -3,6 +3,7 @@
 The data come with a package of the group `bench`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.e2e.conftest import Household
 from tests.e2e.test_known_figures import write_tensors
 from torch import nn
 
-from gradsight import JobHandle, JobState, Severity, export
+from gradsight import Finding, Job, JobState, Severity, export
 
 RECIPE: dict[str, Any] = {
     "inputs": ["input"],
@@ -31,8 +32,10 @@ def mnist1d() -> Any:
     return package.make_dataset(package.get_dataset_args())
 
 
-def train(household: Household, directory: Path, rows: Any, model: nn.Module, steps: int) -> JobHandle:
-    """A job that has ended."""
+def train(
+    household: Household, directory: Path, rows: Any, model: nn.Module, steps: int
+) -> tuple[Job, Sequence[Finding]]:
+    """A job that has ended, and what was found in it."""
     with household.client() as client:
         handle = client.submit(
             model=export(model, torch.zeros(2, 40)),
@@ -41,8 +44,9 @@ def train(household: Household, directory: Path, rows: Any, model: nn.Module, st
             steps=steps,
             **RECIPE,
         )
-        assert handle.wait(timeout=110).state is JobState.SUCCEEDED
-        return handle
+        job = handle.wait(timeout=110)
+        assert job.state is JobState.SUCCEEDED, job.error
+        return job, handle.findings()
 
 
 @pytest.mark.slow
@@ -52,8 +56,8 @@ def test_an_mlp_becomes_too_sure_of_itself_and_is_not_called_overfitted(
     """The published case: held-out loss rises from about 1 to 3 while held-out accuracy rises, too."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
-    handle = train(household, tmp_path, mnist1d, model, 4000)
-    found = {finding.kind: finding for finding in handle.findings()}
+    _, findings = train(household, tmp_path, mnist1d, model, 4000)
+    found = {finding.kind: finding for finding in findings}
     assert "overconfidence" in found
     assert found["overconfidence"].severity is Severity.INFO
     assert "overfitting" not in found
@@ -78,7 +82,7 @@ def test_shuffled_features_end_in_a_finding_that_names_the_data(
         nn.Flatten(),
         nn.Linear(125, 10),
     )
-    findings = train(household, tmp_path, rows, convolution, 300).findings()
+    _, findings = train(household, tmp_path, rows, convolution, 300)
     (contract,) = [finding for finding in findings if finding.kind == "input_contract"]
     assert contract.subject == "input"
     assert any(number.name == "neighbour_correlation" for number in contract.evidence)
@@ -88,7 +92,6 @@ def test_shuffled_features_end_in_a_finding_that_names_the_data(
 def test_a_linear_model_ends_underfitted(household: Household, mnist1d: Any, tmp_path: Path) -> None:
     """It reaches 32 % on rows that a convolution answers at 94 %."""
     torch.manual_seed(0)
-    handle = train(household, tmp_path, mnist1d, nn.Linear(40, 10), 3000)
-    job = handle.get()
+    job, _ = train(household, tmp_path, mnist1d, nn.Linear(40, 10), 3000)
     assert job.verdict is not None
     assert job.verdict.verdict == "underfit"
