@@ -26,6 +26,10 @@ _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
 _DEAD = 1e-6
 """Deviation of a layer's output, at most, that says nothing."""
+_FIRST_STEPS = 20
+"""Before a probe that still says how the run began."""
+_MOSTLY = 0.5
+"""Share of a layer's outputs in the flat part of its activation, from which on it was saturated."""
 _RECURRENT_NONFINITE = 3
 """Of the newest 100 steps: more than an accident."""
 _FREQUENT_SPIKES = 3
@@ -232,6 +236,10 @@ def _broken_by_an_update(finding: Finding, signals: Signals) -> bool:
         return False
     facts = signals.facts
     places = [place for place, layer in enumerate(facts.layers) if layer.path == finding.subject]
+    if finding.kind == "saturated_activations" and places and len(signals.probes):
+        # Units that were saturated at the first probe were not driven there by training.
+        first = signals.probes.saturated_ratio[0, places[0]]
+        return not (signals.probes.step[0] <= _FIRST_STEPS and first > _MOSTLY)
     if facts.first_batch is not None and len(facts.first_batch.activation_deviation) and places:
         return bool(facts.first_batch.activation_deviation[places[0]] > _DEAD)
     ratios = finite(signals.probes.update_ratio)
