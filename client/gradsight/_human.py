@@ -320,7 +320,9 @@ def _form(message: Message) -> Any:
 
 def _form_of_field(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type and field.message_type.GetOptions().map_entry:
-        return {name: _form(item) if isinstance(item, Message) else item for name, item in value.items()}
+        return {
+            name: _form(item) if isinstance(item, Message) else item for name, item in sorted(value.items())
+        }
     if field.is_repeated:
         return list(value)
     if field.message_type:
