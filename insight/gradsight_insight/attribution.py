@@ -51,7 +51,10 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
         ),
         "dead_units": ("saturated_activations", "learning_rate_too_high", *_LOSS_RUNS_AWAY, *_NO_GRADIENT),
         "saturated_activations": ("dead_units", "learning_rate_too_high", *_LOSS_RUNS_AWAY, *_NO_GRADIENT),
-        "vanishing_gradient": ("frozen_parameters", "learning_rate_too_low", *_NO_PROGRESS),
+        # When a layer that was cut off begins to learn at last, its gradients and the loss jump.
+        "vanishing_gradient": (
+            "saturated_activations", "frozen_parameters", "learning_rate_too_low", *_LOSS_RUNS_AWAY, *_NO_PROGRESS,
+        ),
         "frozen_parameters": ("exploding_gradient", "learning_rate_too_low", *_NO_PROGRESS),
         "logit_growth": (*_LOSS_RUNS_AWAY, "learning_rate_too_high", *_NO_PROGRESS),
         # Too large steps also kill units, saturate them and overflow: see `_place`.
@@ -74,8 +77,12 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
 """What each kind can explain. Reasons: `mechanism` of the kinds."""
 
 
-_EARLY_CAUSES = ("saturated_activations", "logit_growth", "learning_rate_too_high")
+_EARLY_CAUSES = ("saturated_activations", "vanishing_gradient", "logit_growth", "learning_rate_too_high")
 """Kinds that also explain some that are asked before them."""
+
+
+_SPREADING = ("dead_units", "saturated_activations", "vanishing_gradient", "exploding_gradient")
+"""Kinds that pass from layer to layer: the layer that had it first explains the others."""
 
 
 def causes(since: Mapping[Key, int], flags: Collection[Key] = ()) -> dict[Key, Key]:
@@ -129,4 +136,11 @@ def _place(key: Key, since: Mapping[Key, int]) -> float:
 
 
 def _first_explaining(kind: str, candidates: Iterable[Key]) -> Key | None:
-    return next((candidate for candidate in candidates if kind in EXPLAINS.get(candidate[0], ())), None)
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if kind in EXPLAINS.get(candidate[0], ()) or (kind == candidate[0] and kind in _SPREADING)
+        ),
+        None,
+    )

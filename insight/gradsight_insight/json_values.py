@@ -3,10 +3,14 @@
 import base64
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _KINDS = ("float64", "float32", "int64", "bool")
 
@@ -27,9 +31,9 @@ def unpacked(value: Any) -> Any:
     return value
 
 
-def packed_fields(value: object) -> dict[str, Any]:
-    """The fields of a flat dataclass as plain JSON values."""
-    return {name: packed(field) for name, field in vars(value).items()}
+def packed_fields(value: "DataclassInstance") -> dict[str, Any]:
+    """The fields of a flat dataclass as plain JSON values; what it has cached beside them is left out."""
+    return {field.name: packed(getattr(value, field.name)) for field in fields(value)}
 
 
 def unpacked_fields(state: Mapping[str, Any]) -> dict[str, Any]:

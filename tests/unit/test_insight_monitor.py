@@ -119,6 +119,12 @@ def test_what_was_there_first_explains_what_it_can_also_be_explained_by() -> Non
     assert later == {("saturated_activations", "a"): ("dead_units", "b")}
 
 
+def test_the_layer_that_died_first_explains_the_others() -> None:
+    found = attribution.causes({("dead_units", "a"): 90, ("dead_units", "b"): 30})
+    assert found == {("dead_units", "a"): ("dead_units", "b")}
+    assert attribution.causes({("weak_category", "a"): 90, ("weak_category", "b"): 30}) == {}
+
+
 def test_a_cause_that_is_over_stays_the_cause() -> None:
     register = Register()
     look(register, observation("dead_units"), observation(), probe=1, divergence="dead_units")
