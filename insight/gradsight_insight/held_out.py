@@ -72,11 +72,11 @@ def prior_z(facts: RunFacts, evaluation: EvaluationSignals) -> float | None:
 
     None when there is nothing to compare with.
     """
-    if evaluation.error_ratio is not None and facts.prior_error_ratio is not None and evaluation.examples > 0:
-        error, prior = evaluation.error_ratio, facts.prior_error_ratio
+    error, prior_error = evaluation.error_ratio, facts.prior_error_ratio
+    if facts.judged_by_error and error is not None and prior_error is not None and evaluation.examples > 0:
         # The wider of both, and never 0, so that no errors in few rows are no proof.
-        spread = max(error * (1 - error), prior * (1 - prior), 1 / evaluation.examples)
-        return (error - prior) / math.sqrt(spread / evaluation.examples)
+        spread = max(error * (1 - error), prior_error * (1 - prior_error), 1 / evaluation.examples)
+        return (error - prior_error) / math.sqrt(spread / evaluation.examples)
     rows = evaluation.rows
     prior = held_out_prior(facts)
     if rows is None or not math.isfinite(prior):

@@ -108,6 +108,11 @@ class RunFacts:
     highest_learning_rate: float = 0.0
     """Of the whole schedule, in its first group; 0: unknown."""
 
+    @property
+    def judged_by_error(self) -> bool:
+        """Whether rows are answered right or wrong, so that errors and not losses say how good a model is."""
+        return self.answers in ("classes", "labels")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:

@@ -64,7 +64,7 @@ def _diverged(case: Case) -> list[str] | None:
 
 
 def _underfit(case: Case) -> list[str] | None:
-    facts, newest = case.signals.facts, case.newest
+    newest = case.newest
     hopeless = bool([finding for finding in case.found("not_learning") if finding.severity == "critical"])
     if not (case.late or hopeless) or case.found("memorization"):
         return None
@@ -87,7 +87,9 @@ def _underfit(case: Case) -> list[str] | None:
     reasons += [
         f"{finding.kind.replace('_', ' ').capitalize()}: {finding.explanation}" for finding in _causes(case)
     ]
-    if len(reasons) == 1 and facts.layers:
+    if case.trend_z <= -1.64:
+        reasons.append("It still falls: more steps, or a higher learning rate, may be all that it needs.")
+    elif len(reasons) == 1:
         reasons.append("A larger model, inputs that say more, or a higher learning rate may help.")
     return reasons
 
@@ -121,7 +123,9 @@ def _still_improving(case: Case) -> list[str] | None:
     if len(before) < 2 or best.step <= 0.75 * case.signals.step:
         return None
     best_before = min(before, key=lambda evaluation: evaluation.figure)
-    if not best_before.figure - best.figure > _material(best_before):
+    if not best_before.figure - best.figure > _material(
+        best_before, by_error=case.signals.facts.judged_by_error
+    ):
         return None
     return [
         f"The best evaluation is that of step {best.step}, in the last quarter of the {case.signals.step} steps: "
@@ -244,10 +248,10 @@ def _no_gap(newest: EvaluationSignals | None) -> bool:
     return newest is not None and newest.loss <= 1.25 * newest.train_loss
 
 
-def _material(evaluation: EvaluationSignals) -> float:
+def _material(evaluation: EvaluationSignals, *, by_error: bool) -> float:
     """The smallest fall of the figure worth naming: half a standard error of an error ratio, a hundredth of a loss."""
     error = evaluation.error_ratio
-    if error is None or evaluation.figure > 1:
+    if error is None or not by_error:
         return 0.01 * abs(evaluation.figure)
     return 0.5 * math.sqrt(error * (1 - error) / max(1, evaluation.examples))
 

@@ -44,7 +44,7 @@ WEAK_CATEGORY = FindingKind(
         "3.3, among evaluations whose overall error was within `margin` of now, while the overall error is not above "
         "what it was then. Everything is information only while the overall error still falls significantly or is "
         "above `good_error`. Without a category column the classes take the place of categories, and only rare ones "
-        "(a tenth of the largest class) are more than information."
+        "(a tenth of the largest class) are more than information; what stands out and is starved is a warning, too."
     ),
     look_alikes=(
         "Few rows: with 12 rows, 3 wrong ones are 25 % and prove nothing. The interval says so.",
@@ -135,7 +135,7 @@ def _can_tell(
     signals: Signals, evaluations: Sequence[EvaluationSignals], limits: Mapping[str, float]
 ) -> bool:
     """Whether the model is good enough for one category to be worse than the others."""
-    told = all(evaluation.error_ratio is not None for evaluation in evaluations)
+    told = signals.facts.judged_by_error and all(entry.error_ratio is not None for entry in evaluations)
     early = evaluations[0].step < limits["least_budget"] * signals.facts.total_steps
     return told and not early and not near_chance(signals.facts, evaluations[-1])
 
@@ -194,7 +194,9 @@ def _weak(
         subject=name,
         first_step=evaluations[0].step,
         last_step=now.step,
-        severity=_severity(name, signals, evaluations, limits) if min(levels) == 2 else "info",
+        severity=_severity(name, signals, evaluations, limits)
+        if min(levels) == 2 or _is_starved(name, limits, signals)
+        else "info",
         evidence=(
             number(name="error_ratio", observed=ratio, threshold=overall + limits["margin"]),
             number(name="error_ratio_lower_end", observed=low),
@@ -290,15 +292,10 @@ def _starved(
     limits: Mapping[str, float],
     signals: Signals,
 ) -> Observation | None:
-    counts, now = signals.facts.category_counts, evaluations[-1]
-    rows, usual = counts.get(category.category), sorted(counts.values())[len(counts) // 2] if counts else 0
-    overall = now.error_ratio or 0.0
-    if (
-        rows is None
-        or rows >= limits["starved_share"] * usual
-        or _ratio(category) <= overall + limits["margin"]
-    ):
+    now, overall = evaluations[-1], evaluations[-1].error_ratio or 0.0
+    if not _is_starved(category.category, limits, signals) or _ratio(category) <= overall + limits["margin"]:
         return None
+    rows, usual = signals.facts.category_counts[category.category], _usual_rows(signals)
     number = partial(Number, last_step=now.step)
     return Observation(
         kind=WEAK_CATEGORY.name,
@@ -321,6 +318,17 @@ def _starved(
             "overall). So few rows can neither teach the model what belongs to it nor say how good it is there."
         ),
     )
+
+
+def _is_starved(name: str, limits: Mapping[str, float], signals: Signals) -> bool:
+    rows = signals.facts.category_counts.get(name)
+    return rows is not None and rows < limits["starved_share"] * _usual_rows(signals)
+
+
+def _usual_rows(signals: Signals) -> int:
+    """Training rows of the median category; 0 without categories."""
+    counts = sorted(signals.facts.category_counts.values())
+    return counts[len(counts) // 2] if counts else 0
 
 
 def _taken_for(name: str, evaluation: EvaluationSignals) -> str:

@@ -166,7 +166,7 @@ def _overfitting(signals: Signals, limits: Mapping[str, float]) -> Observation |
     best, evaluations = signals.kept, newest(signals, int(limits["confirmations"]))
     if best is None or not evaluations:
         return None
-    by_error = best.error_ratio is not None and signals.facts.answers in ("classes", "labels")
+    by_error = best.error_ratio is not None and signals.facts.judged_by_error
     before, newest_loss = _judged(best, by_error=by_error), evaluations[-1].train_loss
     rises = [
         generalization_loss([before, _judged(evaluation, by_error=by_error)]) for evaluation in evaluations
@@ -276,7 +276,10 @@ def _overconfidence(signals: Signals, limits: Mapping[str, float]) -> Observatio
         for evaluation in signals.evaluations[: -len(evaluations) or None]
         if math.isfinite(evaluation.loss)
     ]
-    if not evaluations or not earlier or evaluations[-1].error_ratio is None:
+    judged_by_error = (
+        signals.facts.judged_by_error and evaluations and evaluations[-1].error_ratio is not None
+    )
+    if not earlier or not judged_by_error:
         return None
     lowest, now = min(earlier, key=lambda evaluation: evaluation.loss), evaluations[-1]
     rise = min(generalization_loss([lowest.loss, evaluation.loss]) for evaluation in evaluations)

@@ -140,7 +140,7 @@ def _better_than_train(signals: Signals, limits: Mapping[str, float]) -> Observa
 def _gap_z(facts: RunFacts, evaluation: EvaluationSignals) -> tuple[float, float]:
     """By how much held-out error is below the training error, and in standard errors."""
     held_out, train = evaluation.error_ratio, evaluation.train_error_ratio
-    if held_out is None or train is None or evaluation.examples <= 0:
+    if held_out is None or train is None or evaluation.examples <= 0 or not facts.judged_by_error:
         return 0.0, 0.0
     # How large the sample of train was is not known: not larger than either side.
     sample = max(1, min(facts.train_rows, evaluation.examples))
