@@ -13,6 +13,7 @@ from tests.unit import report_samples as samples
 
 from gradsight_insight.report import data as report
 from gradsight_insight.report.gain_picture import stretches
+from gradsight_insight.report.headline import chips, headline
 from gradsight_insight.report.layers import on_columns
 from gradsight_insight.report.markdown import markdown
 from gradsight_insight.report.order import advice, flat, numbered
@@ -322,6 +323,40 @@ def test_advice_answers_what_is_open_worst_first_and_nothing_twice() -> None:
     assert "payment" in entries[0].text
     assert [entry.number for entry in entries[1:]] == [1, 2]
     assert advice(bare_job()) == ()
+
+
+def test_a_model_that_cannot_be_used_is_not_recommended() -> None:
+    job = samples.finished(findings=())
+    assert job.verdict
+    assert job.comparison
+    better = replace(job.comparison, verdict="improved", categories=())
+    assert advice(replace(job, comparison=better))[0].text.startswith("Put the new model")
+    assert not advice(replace(job, comparison=better, findings=samples.findings()))[0].text.startswith("Put")
+    unusable = replace(job, comparison=better, verdict=replace(job.verdict, kept_checkpoint_usable=False))
+    assert [entry.text for entry in advice(unusable)] == ["Do not put the kept model to use."]
+    assert headline(unusable).tone == "critical"
+
+
+def test_nothing_is_said_against_weights_that_may_still_get_better() -> None:
+    job = samples.finished(comparison=None, test=None)
+    assert job.verdict
+    running = replace(
+        job,
+        done=False,
+        state="running",
+        verdict=replace(job.verdict, verdict="undecided", kept_checkpoint_usable=False),
+    )
+    assert "should not be used" not in headline(running).meaning
+    assert "kept model not usable" not in [chip.title for chip in chips(running)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title"),
+    [("regressed", "Converged, worse than the old model"), ("no_significant_change", "Converged")],
+)
+def test_the_headline_says_how_the_new_model_stands(verdict: str, title: str) -> None:
+    against = replace(samples.comparison(), verdict=verdict)
+    assert headline(samples.finished(comparison=against)).title == title
 
 
 def test_overlapping_windows_become_stretches_side_by_side() -> None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from gradsight_insight.report import words
 from gradsight_insight.report.data import EvaluationFigures, ReportData
+from gradsight_insight.report.order import is_alarmed
 from gradsight_insight.report.words import COMPARISONS, NO_VERDICT, VERDICTS, Judgement
 
 _AGAINST = {
@@ -51,13 +52,9 @@ def chips(data: ReportData) -> list[Judgement]:
     if data.verdict:
         found.append(Judgement("confirmed" if data.verdict.confirmed else "provisional", "", "neutral"))
         usable = data.verdict.kept_checkpoint_usable
-        found.append(
-            Judgement(
-                "kept model usable" if usable else "kept model not usable",
-                "",
-                "good" if usable else "critical",
-            )
-        )
+        if usable or data.done:
+            words_of_it = "kept model usable" if usable else "kept model not usable"
+            found.append(Judgement(words_of_it, "", "good" if usable else "critical"))
     if data.comparison and (against := COMPARISONS.get(data.comparison.verdict)):
         found.append(Judgement(f"against the old model: {against.title.lower()}", "", against.tone))
     for severity, tone in (("critical", "critical"), ("warning", "warning"), ("info", "neutral")):
@@ -87,7 +84,8 @@ def tiles(data: ReportData) -> list[Tile]:
                 f"kept weights, step {words.count(data.kept.step)}",
             )
         )
-    if data.prior_error_ratio is not None:
+    judged_by_error = data.kept is None or data.kept.error is not None
+    if data.prior_error_ratio is not None and judged_by_error:
         found.append(
             Tile(
                 "without looking at inputs",
@@ -118,8 +116,8 @@ def figure_of(evaluation: EvaluationFigures) -> Figure:
 
 
 def _usable(data: ReportData) -> str:
-    if data.verdict is None:
-        return ""
+    if data.verdict is None or not (data.done or data.verdict.kept_checkpoint_usable):
+        return ""  # what is not usable yet may become so
     return (
         "The kept model can be used."
         if data.verdict.kept_checkpoint_usable
@@ -144,5 +142,4 @@ def _tone(data: ReportData, judged: Judgement) -> str:
     unusable = data.verdict is not None and not data.verdict.kept_checkpoint_usable
     if unusable and data.done:
         return "critical"
-    alarmed = any(finding.severity == "critical" and finding.open for finding in data.findings)
-    return "warning" if (worse or alarmed) and judged.tone in ("good", "neutral") else judged.tone
+    return "warning" if (worse or is_alarmed(data)) and judged.tone in ("good", "neutral") else judged.tone

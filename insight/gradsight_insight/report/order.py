@@ -61,29 +61,34 @@ def advice(data: ReportData) -> tuple[Advice, ...]:
     return tuple(seen.values())[:_MOST_ADVICE]
 
 
+def is_alarmed(data: ReportData) -> bool:
+    """Whether something critical is still open."""
+    return any(finding.severity == "critical" and finding.open for finding in data.findings)
+
+
 def _all_advice(data: ReportData) -> Iterator[Advice]:
     if data.failure:
         where = f" (field {data.failure.field})" if data.failure.field else ""
         yield Advice(f"Put right what ended the job: {data.failure.message}{where}", "the job failed")
-    if data.comparison:
-        yield from _of_comparison(data.comparison)
-    for entry in numbered(data.findings):
-        finding = entry.finding
-        if finding.open and finding.severity != "info":
-            yield from _of_finding(entry)
     if data.verdict and data.done and not data.verdict.kept_checkpoint_usable and not data.failure:
         yield Advice("Do not put the kept model to use.", "it was judged not worth using")
-    elif data.verdict and data.verdict.verdict == "still_improving" and data.done:
+    elif data.comparison:
+        yield from _of_comparison(data.comparison, alarmed=is_alarmed(data))
+    entries = numbered(data.findings)
+    for entry in entries:
+        if entry.finding.open and entry.finding.severity != "info":
+            yield from _of_finding(entry)
+    if data.done and data.verdict and data.verdict.verdict == "still_improving":
         yield Advice(
             f"Train longer: `gradsight extend {data.job_id}`.",
             "held-out rows were still getting better at the end",
         )
-    for entry in numbered(data.findings):
+    for entry in entries:
         if entry.finding.open and entry.finding.severity == "info":
             yield from _of_finding(entry)
 
 
-def _of_comparison(comparison: Comparison) -> Iterator[Advice]:
+def _of_comparison(comparison: Comparison, *, alarmed: bool) -> Iterator[Advice]:
     worse = [change for change in comparison.categories if change.verdict == "regressed"]
     for change in sorted(worse, key=lambda change: -change.impact)[:_MOST_OF_ONE_FINDING]:
         yield Advice(
@@ -92,7 +97,7 @@ def _of_comparison(comparison: Comparison) -> Iterator[Advice]:
         )
     if comparison.verdict == "regressed" and not worse:
         yield Advice("Keep the old model.", "the new one errs more on the same rows")
-    if comparison.verdict == "improved":
+    if comparison.verdict == "improved" and not alarmed:
         yield Advice(
             "Put the new model in the old one's place.", "it is better on the same rows, and nowhere worse"
         )
