@@ -115,7 +115,34 @@ def test_ctrl_c_detaches_with_130_and_says_how_to_come_back(household: Household
         assert not handle.get().done
 
 
-@pytest.mark.parametrize("verb", ["show", "watch", "logs", "history", "wait", "cancel", "download"])
+def test_what_was_required_of_a_result_is_the_exit_code(
+    household: Household, datasets: Datasets, tmp_path: Path
+) -> None:
+    train = ("submit", "--train", str(datasets.numbers), *MLP)
+    first = household.cli(*train, "--wait", "--format", "json")
+    old = json.loads(first.stdout)["job_id"]
+    required = ("--require", "no-regression", "--require", "error<=0.5", "--require", "verdict!=diverged")
+    second = household.cli(*train, "--seed", "7", "--baseline", old, "--wait", "--format", "json", *required)
+    assert second.returncode == 0, second.stderr + second.stdout
+    job = json.loads(second.stdout)
+    assert [result["outcome"] for result in job["requirements"]] == ["met"] * 3
+    worse = household.cli("wait", job["job_id"], "--require", "error[north]>0.9")
+    assert worse.returncode == 4
+    assert "error[north]>0.9 is not met: error of north on test is" in worse.stderr
+    compared = household.cli("compare", old, job["job_id"])
+    assert compared.returncode == 0, compared.stderr
+    for word in ("NO SIGNIFICANT CHANGE", "north", "validation error ratio", "evaluation.baseline", "seed"):
+        assert word in compared.stdout
+    assert household.cli("findings", job["job_id"], "--format", "json").returncode == 0
+    written = household.cli("report", job["job_id"], "-o", str(tmp_path / "report.html"))
+    assert written.returncode == 0, written.stderr
+    assert job["job_id"] in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["show", "watch", "logs", "history", "wait", "cancel", "download", "findings", "report"],
+)
 def test_an_unknown_job_exits_with_2(household: Household, verb: str) -> None:
     done = household.cli(verb, "nosuchjob")
     assert done.returncode == 2

@@ -8,7 +8,11 @@ from tests.e2e.conftest import Datasets, Household, free_ports, wait_for, wait_g
 
 from gradsight import JobState
 
-VERBS = [("jobs",), ("show", "somejob"), ("watch", "somejob"), ("wait", "somejob"), ("cancel", "somejob")]
+VERBS = [
+    ("jobs",),
+    *((verb, "somejob") for verb in ("show", "watch", "wait", "cancel", "findings", "report")),
+    ("compare", "somejob", "otherjob"),
+]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=[verb[0] for verb in VERBS])
