@@ -157,8 +157,9 @@ def _overall(comparison: Comparison, overall: PairedChange, *, improved: bool) -
             for each in comparison.categories
             if each.change.verdict is verdict
         ]
-    if overall.smallest_detectable_fall is not None:
-        found.append(f"a fall of {_fall(overall)} points would have shown")
+    quiet = comparison.verdict is ComparisonVerdict.NO_SIGNIFICANT_CHANGE
+    if quiet and overall.smallest_detectable_fall is not None:
+        found.append(f"these rows could have shown a fall of {_fall(overall)} points")
     return _answer(comparison.verdict in wanted, "; ".join(found))
 
 
