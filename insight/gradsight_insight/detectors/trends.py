@@ -103,10 +103,10 @@ PLATEAU = FindingKind(
         "apart."
     ),
     rule=(
-        "Learnt (below 0.8 of the loss of no model), Mann–Kendall's |z| < `trend_z` over each of the last two windows "
-        "of 20 blocks and over both together, training loss still above `fitted_share` of the loss of no model, "
-        "learning rate still above a tenth of its highest, and no significant difference of held-out rows to the best "
-        "evaluation (|z| < 2) at the last three evaluations, where there are three."
+        "Learnt (below 0.8 of the loss of no model), Mann–Kendall's |z| < `trend_z` over the last two windows of 20 "
+        "blocks, training loss still above `fitted_share` of the loss of no model, learning rate still above a "
+        "tenth of its highest, and no significant difference of held-out rows to the best evaluation (|z| < 2) at "
+        "the last three evaluations, where there are three."
     ),
     look_alikes=(
         "Convergence: the same flat curves, and a lower learning rate brings nothing. The verdict tells the two apart "
@@ -223,7 +223,7 @@ def _plateau(signals: Signals, limits: Mapping[str, float]) -> Observation | Non
     level = float(both[WINDOW:].mean())
     if level <= limits["fitted_share"] * prior:
         return None
-    z = max((mann_kendall_z(part) for part in (both, both[:WINDOW], both[WINDOW:])), key=abs)
+    z = mann_kendall_z(both)
     if abs(z) >= limits["trend_z"]:
         return None
     pairs = against_best(signals, 3)
