@@ -19,6 +19,7 @@ from gradsight_insight.report.markdown import markdown
 from gradsight_insight.report.order import advice, flat, numbered
 from gradsight_insight.report.page import html_page
 from gradsight_insight.report.theme import SHADES
+from gradsight_insight.report.words import visible
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -265,6 +266,7 @@ def test_what_users_write_stays_text_in_html() -> None:
     assert "javascript:" not in [attributes.get("href") for _, attributes in page.tags]
     assert all(not (attributes.get("href") or "").startswith("javascript") for _, attributes in page.tags)
     assert '<script>alert("1")</script>' in page.text
+    assert "\u202e" not in text
     assert "49" not in re.findall(r"\$\{\{(.*?)\}\}", page.text)
 
 
@@ -272,6 +274,7 @@ def test_what_users_write_stays_text_in_markdown() -> None:
     text = markdown(hostile())
     assert "<script" not in text.replace("\\<script", "")
     assert "\n# head" not in text
+    assert "\u202e" not in text
     assert "javascript" not in text
     for line in text.splitlines():
         if line.startswith("|"):
@@ -357,6 +360,18 @@ def test_nothing_is_said_against_weights_that_may_still_get_better() -> None:
 def test_the_headline_says_how_the_new_model_stands(verdict: str, title: str) -> None:
     against = replace(samples.comparison(), verdict=verdict)
     assert headline(samples.finished(comparison=against)).title == title
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202eb\x00", "a�b�"),
+        ("été 中 👩\u200d🚀 می\u200cخواهم\n", "été 中 👩\u200d🚀 می\u200cخواهم\n"),
+        ("12\u00a0%", "12\u00a0%"),
+    ],
+)
+def test_only_characters_that_steer_others_are_replaced(text: str, shown: str) -> None:
+    assert visible(text) == shown
 
 
 def test_overlapping_windows_become_stretches_side_by_side() -> None:

@@ -222,7 +222,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _text(text: str) -> str:
     """Text in one line that Markdown shows as it is."""
-    line = " ".join(text.split())
+    line = words.visible(" ".join(text.split()))
     return "".join(_code(part) if code else _escaped(part) for part, code in words.code_spans(line))
 
 

@@ -144,6 +144,7 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=FunctionLoader(_part),
@@ -167,6 +168,11 @@ def _environment() -> Environment:
     return environment
 
 
+def _visible(value: Any) -> Any:
+    """Every text of the job on its way into the page; markup is our own."""
+    return words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _safe_address(address: str) -> str:
     """The address when a click on it cannot run anything, else empty."""
     return address if address.startswith(("https://", "http://")) else ""
@@ -174,7 +180,7 @@ def _safe_address(address: str) -> str:
 
 def _coded(text: str) -> Markup:
     """The text escaped, what stood between backticks as code."""
-    parts = words.code_spans(text)
+    parts = words.code_spans(words.visible(text))
     return Markup().join(
         Markup("<code>{}</code>").format(part) if code else escape(part) for part, code in parts
     )

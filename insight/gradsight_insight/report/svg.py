@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup, escape
 
 from gradsight_insight.report.theme import paint, with_variables
-from gradsight_insight.report.words import number
+from gradsight_insight.report.words import number, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +132,7 @@ def _embedded(svg: str, name: str, title: str, summary: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{view.group(1) if view else ""}" role="img" '
         f'aria-labelledby="{name}-title {name}-text"><title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-text">{escape(summary)}</desc>'
+        f'<desc id="{name}-text">{escape(visible(summary))}</desc>'
     )
     return with_variables(re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1))
 

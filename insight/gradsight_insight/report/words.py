@@ -1,11 +1,14 @@
 """How numbers and judgements are said to people."""
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from gradsight_insight.report.data import Evidence, Interval
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Judgement(NamedTuple):
@@ -174,10 +177,22 @@ def code_spans(text: str) -> Iterator[tuple[str, bool]]:
     yield from ((part, place % 2 == 1) for place, part in enumerate(parts) if part)
 
 
+def visible(text: str) -> str:
+    """The text without characters that steer how others are shown: a name must not turn its neighbours around."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_REPLACEMENT if _steers(letter) else letter for letter in text)
+
+
 def short(text: str, most: int = 28) -> str:
-    """A name as a label: the middle left out when it is long, control characters made visible."""
-    shown = "".join(letter if letter.isprintable() else "�" for letter in text)
+    """A name as a label: the middle left out when it is long."""
+    shown = visible(" ".join(text.split()))
     if len(shown) <= most:
         return shown
     head = (most - 1) // 2
     return f"{shown[:head]}…{shown[-(most - 1 - head) :]}"
+
+
+def _steers(letter: str) -> bool:
+    # Joiners are part of words and emoji; other format characters, direction overrides say, are not needed to read.
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs") and letter not in "\t\n\r\u200c\u200d"
