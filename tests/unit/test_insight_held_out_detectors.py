@@ -312,3 +312,51 @@ def test_the_unit_of_the_loss_does_not_matter(scale: float, seed: int) -> None:
         run_facts=facts(total_steps=1000, prior_loss=scale * PRIOR_LOSS),
     )
     assert set(found(plain)) == set(found(scaled))
+
+
+wild = st.floats(width=64, allow_nan=True, allow_infinity=True)
+ratios = st.none() | st.floats(0, 1)
+
+
+@st.composite
+def any_evaluation(draw: st.DrawFn, step: int) -> EvaluationSignals:
+    tables = [
+        tuple(
+            CategorySignals(category=name, examples=examples, errors=draw(st.integers(0, examples)))
+            for name in draw(st.lists(st.sampled_from("abc"), unique=True))
+            if (examples := draw(st.integers(0, 50))) >= 0
+        )
+        for _ in range(2)
+    ]
+    count = draw(st.integers(0, 4))
+    wrong = draw(st.none() | st.just(np.ones(count, bool)))
+    rows = HeldOutRows(losses=np.full(count, draw(wild), np.float32), wrong=wrong)
+    return EvaluationSignals(
+        step=step, loss=draw(wild), error_ratio=draw(ratios), figure=draw(wild), kept=draw(st.booleans()),
+        examples=draw(st.integers(0, 50)), train_loss=draw(wild), train_error_ratio=draw(ratios),
+        mean_confidence=draw(ratios), calibration_error=draw(ratios), answer_entropy_ratio=draw(ratios),
+        categories=tables[0], classes=tables[1], confusions=draw(st.just(()) | st.just((("a", "b", 3),))),
+        rows=draw(st.none() | st.just(rows)),
+    )  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(0, 8))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_whatever_was_evaluated_there_is_an_answer(data: st.DataObject, count: int) -> None:
+    told = tuple(data.draw(any_evaluation(100 * (place + 1))) for place in range(count))
+    run_facts = facts(
+        total_steps=data.draw(st.integers(0, 1000)),
+        answers=data.draw(st.sampled_from(["classes", "labels", "numbers", "tokens"])),
+        prior_loss=data.draw(wild),
+        held_out_prior_loss=data.draw(wild),
+        prior_error_ratio=data.draw(ratios),
+        class_counts=data.draw(st.none() | st.just(np.array([100, 3, 0]))),
+        class_names=data.draw(st.just(()) | st.just(("a", "b", "c"))),
+        category_counts=data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(0, 100))),
+        train_rows=data.draw(st.integers(0, 100)),
+    )
+    for answer in found(signals(900, run_facts, evaluations=told)).values():
+        assert answer.explanation
+        assert answer.evidence
+        assert 0 <= answer.first_step <= answer.last_step
