@@ -19,8 +19,8 @@ _HEALTHY_SEEDS = {"mlp": 6, "cnn": 6, "gru": 18, "transformer": 18}
 _HEALTHY: tuple[Mapping[str, Any], ...] = (
     {},
     {"optimizer": {"learning_rate": 1e-3, "adam": {}}, "schedule": "constant"},
-    {"optimizer": {"learning_rate": 0.1, "sgd": {"momentum": 0.0}, "max_gradient_norm": 5.0}},
-    {"optimizer": {"learning_rate": 0.02, "sgd": {"nesterov": True}}, "schedule": "constant"},
+    {"optimizer": {"learning_rate": 0.1, "sgd": {"momentum": 0.9}}},
+    {"optimizer": {"learning_rate": 0.05, "sgd": {"nesterov": True}}, "schedule": "constant"},
     {"data": {"batch_size": 32}},
     {"optimizer": {"learning_rate": 5e-3}, "schedule": "one_cycle"},
 )
