@@ -73,7 +73,7 @@ SUSPECT_LABELS = FindingKind(
             meaning="Fewest rows of the category that the model answers otherwise.",
         ),
         "train_error": Threshold(
-            default=0.3, low=0.0, high=1.0, meaning="Share of wrong answers above which the model has no say."
+            default=0.1, low=0.0, high=1.0, meaning="Share of wrong answers above which the model has no say."
         ),
     },
 )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradsight_insight.detectors.windows import plain
-from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
+from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Severity, Threshold
 from gradsight_insight.rings import newest
 from gradsight_insight.signals import Floats, Signals, Steps
 
@@ -44,7 +44,8 @@ LOSS_SPIKE = FindingKind(
         "if that was more; or its gradient norm is above its mean by as many deviations and more than "
         "`gradient_factor` times its median and half that over the ten steps before, while the loss is above "
         "0.1 of guessing. Critical when the loss is still that high 50 steps later, or from `frequent` spikes "
-        "among the newest 256 steps."
+        "among the newest 256 steps; a flag while no spike has a loss above guessing's or a gradient of more than "
+        "`gradient_factor` times the median."
     ),
     look_alikes=(
         "A loss of nearly 0: tiny absolute jumps are many standard deviations. The floor leaves them out.",
@@ -177,7 +178,7 @@ def _loss_spike(signals: Signals, limits: Mapping[str, float]) -> list[Observati
             and spike.usual > 0.1 * signals.facts.prior_loss
         )
     ]
-    return [_spike(steps, spikes, floor, limits)] if spikes else []
+    return [_spike(steps, spikes, floor, signals.facts.prior_loss, limits)] if spikes else []
 
 
 def _candidates(steps: Steps, deviations: float) -> list[_Spike]:
@@ -225,7 +226,9 @@ def _mean_and_deviation(values: Floats, usual: npt.NDArray[np.bool_]) -> tuple[F
     return mean * scale, np.sqrt(np.maximum(squares / count - np.square(mean), 0)) * scale
 
 
-def _spike(steps: Steps, spikes: Sequence[_Spike], floor: float, limits: Mapping[str, float]) -> Observation:
+def _spike(
+    steps: Steps, spikes: Sequence[_Spike], floor: float, guessing: float, limits: Mapping[str, float]
+) -> Observation:
     worst = max(spikes, key=lambda spike: spike.height)
     at = int(steps.step[worst.place])
     after = steps.loss[worst.place + RECOVERY_STEPS :]
@@ -257,8 +260,18 @@ def _spike(steps: Steps, spikes: Sequence[_Spike], floor: float, limits: Mapping
         f"gradient {plain(worst.steepness)} times its usual size. A batch out of line gives an update out of "
         "line, which throws the weights off for the steps after it; "
         + _outcome(lasting, bool(steps.skipped[worst.place])),
-        severity="critical" if lasting or len(spikes) >= limits["frequent"] else None,
+        severity=_severity(height, worst, lasting or len(spikes) >= limits["frequent"], guessing, limits),
     )
+
+
+def _severity(
+    height: float, worst: _Spike, serious: bool, guessing: float, limits: Mapping[str, float]
+) -> Severity | None:
+    """A flag where the batch was only unlucky: its loss no worse than guessing, and no gradient out of all measure."""
+    if serious:
+        return "critical"
+    steep = worst.steepness > limits["gradient_factor"]
+    return None if steep or height > guessing else "info"
 
 
 def _outcome(lasting: bool, skipped: bool) -> str:
