@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gradsight._enums import MitigationAction
 from gradsight._errors import GradsightError
 from gradsight._events import MitigationApplied, MitigationKept, MitigationReverted
 from gradsight._job import Job
@@ -87,4 +88,6 @@ def _outcome(applied: MitigationApplied, end: MitigationKept | MitigationReverte
         return Text("kept", "green")
     if isinstance(end, MitigationReverted):
         return Text("taken back", "yellow")
+    if applied.action in (MitigationAction.STOP, MitigationAction.SKIP_STEP):
+        return Text("done")
     return Text("on trial", "cyan") if applied.trial else Text("in force")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _STARTS = {"extend": "goes on with", "from_job": "begins with the weights of"}
 _CURVE_WIDTH = 24
+_WIDE = 100
 _SHOWN_CATEGORIES = 20
 
 
@@ -59,7 +60,7 @@ def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> 
         repairs(handle, job),
     ]
     if job.summary:
-        sections += [_categories(job.summary), _layers(job.summary, run)]
+        sections += [_categories(job.summary), _layers(job.summary, run, console.width)]
     sections += [_attempts(job), _files(job)]
     console.print(_head(job))
     for section in filter(None, sections):
@@ -220,25 +221,30 @@ def _color(difference: float) -> str:
     return "green" if difference < 0 else "red" if difference > 0 else "dim"
 
 
-def _layers(summary: JobSummary, run: Run) -> Table | None:
+def _layers(summary: JobSummary, run: Run, width: int) -> Table | None:
     if not summary.layers:
         return None
+    columns = ["layer", "kind", "parameters>", "gradient norm>", "", "over time", "update/weight>"]
     probe = summary.probe
-    table = lineless("layer", "kind", "parameters>", "gradient norm>", "", "over time", "update/weight>")
-    norms = probe.layer_gradient_norm if probe else ()
+    norms, ratios = (probe.layer_gradient_norm, probe.layer_update_ratio) if probe else ((), ())
     largest = max((norm for norm in norms if norm < float("inf")), default=0.0)
+    # Where there is little room, the kind and the bar go first.
+    shown = [column for column in columns if width >= _WIDE or column not in ("kind", "")]
+    table = lineless(*shown)
     for layer in summary.layers:
         norm = norms[layer.index] if layer.index < len(norms) else None
-        ratios = probe.layer_update_ratio if probe else ()
-        table.add_row(
+        curve = sparkline([*run.layer_norms[layer.path]], _CURVE_WIDTH, logarithmic=True)
+        cells: tuple[str | Text, ...] = (
             layer.path,
             Text(layer.kind, style="dim"),
             count(layer.parameters),
             number(norm),
             Text(bar(norm or 0.0, largest, 10), style="magenta"),
-            Text(sparkline([*run.layer_norms[layer.path]], _CURVE_WIDTH, logarithmic=True), style="magenta"),
+            Text(curve, style="magenta"),
             number(ratios[layer.index]) if layer.index < len(ratios) else "–",
         )
+        row = dict(zip(columns, cells, strict=True))
+        table.add_row(*(row[column] for column in shown))
     return table
 
 

@@ -59,7 +59,12 @@ def _job(**said: str) -> Job:
     ("text", "comparison", "outcome", "parts"),
     [
         ("no-regression", "IMPROVED", "met", ["improved, all rows 12.0 % → 10.0 % of 200 rows, p 0.03125"]),
-        ("no-regression", "NO_SIGNIFICANT_CHANGE", "met", ["these rows could have shown a fall of 6.0 points"]),
+        (
+            "no-regression",
+            "NO_SIGNIFICANT_CHANGE",
+            "met",
+            ["these rows could have shown a fall of 6.0 points"],
+        ),
         ("no-regression", "MIXED", "not_met", ["sizing regressed (9.0 % → 15.0 % of 100 rows"]),
         ("no-regression", "REGRESSED", "not_met", ["is not met: regressed"]),
         ("no-regression", "NOT_COMPARABLE", "cannot_be_judged", ["not comparable with old"]),
