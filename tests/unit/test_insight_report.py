@@ -340,6 +340,15 @@ def test_a_model_that_cannot_be_used_is_not_recommended() -> None:
     assert headline(unusable).tone == "critical"
 
 
+def test_a_repair_that_helped_goes_into_the_next_spec() -> None:
+    job = samples.finished(comparison=None)
+    helped = replace(job, mitigations=(replace(job.mitigations[0], outcome="kept"),))
+    entry = advice(helped)[-1]
+    assert entry.text == "Write into the next spec what helped in this run: learning rate × 4 from step 240."
+    assert entry.number == 2
+    assert not [entry for entry in advice(job) if "next spec" in entry.text]
+
+
 def test_nothing_is_said_against_weights_that_may_still_get_better() -> None:
     job = samples.finished(comparison=None, test=None)
     assert job.verdict

@@ -10,6 +10,8 @@ from gradsight_insight.report.words import percent, plain
 _SEVERITIES = ("critical", "warning", "info")
 _MOST_ADVICE = 8
 _MOST_OF_ONE_FINDING = 3
+_IN_A_SPEC = ("tighten_clipping", "scale_learning_rate", "roll_back", "reinitialize", "standardize_inputs")
+"""Repairs that the next run can begin with."""
 
 
 class Numbered(NamedTuple):
@@ -78,6 +80,8 @@ def _all_advice(data: ReportData) -> Iterator[Advice]:
     for entry in entries:
         if entry.finding.open and entry.finding.severity != "info":
             yield from _of_finding(entry)
+    if data.done:
+        yield from _of_repairs(data, entries)
     if data.done and data.verdict and data.verdict.verdict == "still_improving":
         yield Advice(
             f"Train longer: `gradsight extend {data.job_id}`.",
@@ -109,6 +113,19 @@ def _of_finding(entry: Numbered) -> Iterator[Advice]:
     if finding.actions:
         first, *further = finding.actions[:_MOST_OF_ONE_FINDING]
         yield Advice(first, f"{plain(finding.kind)}{about}", entry.number, tuple(further))
+
+
+def _of_repairs(data: ReportData, entries: tuple[Numbered, ...]) -> Iterator[Advice]:
+    numbers = {entry.finding.finding_id: entry.number for entry in flat(entries)}
+    lasting = [
+        repair for repair in data.mitigations if repair.outcome == "kept" and repair.action in _IN_A_SPEC
+    ]
+    for repair in lasting[-_MOST_OF_ONE_FINDING:]:
+        yield Advice(
+            f"Write into the next spec what helped in this run: {repair.description}.",
+            "the repair passed its trial on held-out rows",
+            numbers.get(repair.finding_id, 0),
+        )
 
 
 def _with_consequences(
