@@ -17,6 +17,9 @@ class ActivationFigures:
 
     def __init__(self, layers: int, device: torch.device) -> None:
         self._layers = layers
+        self._in_order = list(range(layers))
+        self._sizes: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)
+        """How many numbers each layer gave last time, on the host and on the device."""
         self._device = device
         self._unknown = torch.full((), torch.nan, device=device)
         self._none = torch.full((), -1, dtype=torch.int64, device=device)
@@ -31,7 +34,7 @@ class ActivationFigures:
 
     def see(self, layer: int, call: int, output: Tensor, activation: str | None) -> None:
         """As `Sink.see`."""
-        values = output.float()
+        values = output if output.dtype == torch.float32 else output.float()
         variance, mean = torch.var_mean(values, correction=0)
         saturated = _saturated(values, activation)
         counts = torch.count_nonzero(values), self._none if saturated is None else saturated
@@ -51,24 +54,39 @@ class ActivationFigures:
             logits = logits.masked_fill(~shown, 0.0)
         self._logits.append(torch.linalg.vector_norm(logits, torch.inf))
 
-    def figures(self) -> Tensor:
-        """Mean, deviation, share of zeros and share of saturated numbers of each layer, float32 [4, layers].
+    def write(self, figures: Tensor) -> None:
+        """Write what was seen of each layer's outputs: mean, variance, share of numbers that are not 0, and saturated.
 
-        NaN where nothing came out; the share of saturated ones is NaN where nothing can saturate.
+        `figures` is float32 [4, layers]; NaN where nothing came out, a share below 0 where nothing can saturate.
         """
+        if [layer for layer, *_ in self._seen.values()] == self._in_order:
+            self._write_one_output_each(figures)
+        else:
+            figures.copy_(self._added_up())
+
+    def _write_one_output_each(self, figures: Tensor) -> None:
+        _, sizes, moments, counts = zip(*self._seen.values(), strict=True)
+        torch.stack(
+            [number for column in zip(*moments, strict=True) for number in column], out=figures[:2].view(-1)
+        )
+        if sizes != self._sizes[0]:
+            self._sizes = sizes, self._on_device(sizes, torch.float32)
+        numbers = torch.stack([number for column in zip(*counts, strict=True) for number in column])
+        torch.div(numbers.view(2, -1), self._sizes[1], out=figures[2:])
+
+    def _added_up(self) -> Tensor:
+        """Layers that gave several outputs, in parts of a batch say, or none."""
         if not self._seen:
             return self._unknown.expand(4, self._layers)
         layers, sizes, moments, counts = zip(*self._seen.values(), strict=True)
         mean, variance = _table(moments).unbind(1)
         nonzero, saturated = _table(counts).unbind(1)
         size, places = self._on_device(sizes, torch.float64), self._on_device(layers, torch.int64)
-        saturated = saturated.where(saturated >= 0, torch.nan)
-        sums = torch.stack([size, mean * size, (variance + mean.square()) * size, nonzero, saturated], dim=1)
         # Added up layer by layer: what is not finite in one must not show in others.
+        sums = torch.stack([size, mean * size, (variance + mean.square()) * size, nonzero, saturated], dim=1)
         of_layers = sums.new_zeros(self._layers, 5).index_add_(0, places, sums)
         mean, square, nonzero, saturated = (of_layers[:, 1:] / of_layers[:, :1]).unbind(1)
-        deviation = (square - mean.square()).clamp_(min=0.0).sqrt()
-        return torch.stack([mean, deviation, 1.0 - nonzero, saturated]).float()
+        return torch.stack([mean, (square - mean.square()).clamp_(min=0.0), nonzero, saturated])
 
     def _on_device(self, numbers: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.tensor(numbers, dtype=dtype).to(self._device, non_blocking=True)

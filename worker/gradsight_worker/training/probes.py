@@ -75,10 +75,11 @@ class Prober:
         self.tap.attach(self._outputs)
         try:
             scores = self._compute(inputs)
-            deviations = self._outputs.figures()[1]
+            figures = torch.empty(4, len(self.layout.sizes), device=self._device)
+            self._outputs.write(figures)
         finally:
             self.tap.detach()
-        return scores, deviations, torch.count_nonzero(self._parameters.gradients)
+        return scores, figures[1].sqrt(), torch.count_nonzero(self._parameters.gradients)
 
     def measure_noise(
         self, inputs: tuple[Tensor, ...], targets: Tensor, scale: Tensor | None, loss: Callable[..., Tensor]
@@ -147,7 +148,7 @@ class Prober:
         self._values_before.copy_(self._parameters.values)
         if self.tap.failure is not None:
             raise self.tap.failure
-        self.layout.of_layers(result, "activation_mean", 4).copy_(self._outputs.figures())
+        self._outputs.write(self.layout.of_layers(result, "activation_mean", 4))
         self.layout.single(result, "attention_logit_max").copy_(self._outputs.largest_logit())
 
     def after_update(self, result: Tensor, loss: Tensor, repeat: Callable[[], Tensor]) -> None:

@@ -21,8 +21,8 @@ _BY_LAYER = (
     "weight_norm",
     "change_norm",
     "activation_mean",
-    "activation_deviation",
-    "zero_ratio",
+    "activation_variance",
+    "nonzero_ratio",
     "saturated_ratio",
     "predicted_decrease",
 )
@@ -90,6 +90,7 @@ def probes_of(
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = by_layer["weight_norm"]
         update_ratio = np.where(weights > 0, by_layer["change_norm"] / weights, np.nan)
+        saturated = by_layer["saturated_ratio"]
         gradient_rms = by_layer["gradient_norm"] / np.sqrt(np.array(layout.sizes, dtype=np.float64))
     return Probes(
         step=np.array(steps, dtype=np.int64),
@@ -104,9 +105,9 @@ def probes_of(
         weight_norm=weights,
         update_ratio=update_ratio,
         activation_mean=by_layer["activation_mean"],
-        activation_deviation=by_layer["activation_deviation"],
-        zero_ratio=by_layer["zero_ratio"],
-        saturated_ratio=by_layer["saturated_ratio"],
+        activation_deviation=np.sqrt(by_layer["activation_variance"]),
+        zero_ratio=1.0 - by_layer["nonzero_ratio"],
+        saturated_ratio=np.where(saturated < 0, np.nan, saturated),
         layer_predicted_decrease=by_layer["predicted_decrease"],
     )
 

@@ -59,12 +59,14 @@ class LayerTap:
         """What each layer's output goes through; None where nothing was seen."""
         self.has_attention = False
         """Whether attention was seen."""
+        self._watches = [self._output_hook(index) for index in range(len(self.owners))]
         self._hooks: list[RemovableHandle] = []
         self._sink: Sink | None = None
         self._mode = _CalledFunctions(self._called)
         self._open: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
         """Outputs of this pass by identity, with layer and call: an activation may follow."""
         self._calls = 0
+        self._follows = False
         self.failure: Exception | None = None
         """What kept the sink from taking something in; the model knows nothing of it."""
 
@@ -72,8 +74,10 @@ class LayerTap:
         """Watch from now on; without `functions` only what the layers' own modules give is seen."""
         self.detach()
         self._sink, self.failure = sink, None
+        self._follows = functions
         self._hooks = [
-            owner.register_forward_hook(self._output_hook(index)) for index, owner in enumerate(self.owners)
+            owner.register_forward_hook(watch)
+            for owner, watch in zip(self.owners, self._watches, strict=True)
         ]
         if functions:
             self._hooks.append(self._model.register_forward_pre_hook(self._enter))
@@ -99,9 +103,13 @@ class LayerTap:
             if not isinstance(output, Tensor) or not output.is_floating_point() or not output.numel():
                 return
             self._calls += 1
-            self._open[id(output)] = weakref.ref(output), index, self._calls
+            if self._follows:
+                self._open[id(output)] = weakref.ref(output), index, self._calls
+                if self.activations[index] is not None and not brings_its_own:
+                    return  # its activation comes next
             self._see(index, self._calls, output)
 
+        brings_its_own = hasattr(self.owners[index], "output_activation")
         return watch
 
     def _called(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any], result: Any) -> None:
