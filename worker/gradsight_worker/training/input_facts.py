@@ -10,6 +10,7 @@ from gradsight.v1 import event_pb2
 from gradsight_insight.signals import InputFacts
 from gradsight_models.columns import Reading
 from gradsight_models.token_preprocessing import PADDING
+from gradsight_worker.training.activations import centred
 from gradsight_worker.training.preparation import Prepared
 
 _MOST_ROWS = 10_000
@@ -52,20 +53,20 @@ def _facts_of(name: str, values: Tensor, kind: str) -> InputFacts:
     if not values.is_floating_point():
         padding = (values == PADDING).double().mean().item() if kind == "tokens" else None
         return InputFacts(name=name, padding_ratio=padding, constant=_constant(values))
-    finite = torch.isfinite(values)
-    total, count = values.numel(), int(finite.sum().item())
-    numbers = values.float() if count == total else values[finite].float()
-    if not count:
-        return InputFacts(name=name, nonfinite_ratio=1.0)
-    variance, mean = torch.var_mean(numbers, correction=0)
-    largest = torch.linalg.vector_norm(numbers, torch.inf)
-    mean, deviation, largest = torch.stack([mean, variance.sqrt(), largest]).tolist()
+    numbers, nonfinite = values.float(), 0.0
+    if not math.isfinite(numbers.sum().item()):
+        finite = numbers.isfinite()
+        nonfinite = 1.0 - finite.double().mean().item()
+        numbers = numbers[finite]
+    if not numbers.numel():
+        return InputFacts(name=name, nonfinite_ratio=nonfinite)
+    mean, rest, largest = torch.stack([*centred(numbers), numbers.abs().amax()]).tolist()
     return InputFacts(
         name=name,
         mean=mean,
-        deviation=deviation,
+        deviation=rest / math.sqrt(numbers.numel()),
         largest=largest,
-        nonfinite_ratio=1.0 - count / total,
+        nonfinite_ratio=nonfinite,
         constant=_constant(values),
         neighbour_correlation=_neighbour_correlation(values) if kind in _ORDERED else None,
     )

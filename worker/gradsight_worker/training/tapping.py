@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -125,7 +126,8 @@ class LayerTap:
     def _see(self, index: int, call: int, output: Tensor) -> None:
         try:
             if self._sink is not None:
-                self._sink.see(index, call, output.detach(), self.activations[index])
+                with DisableTorchFunction():  # what the sink computes is none of the model's
+                    self._sink.see(index, call, output.detach(), self.activations[index])
         except Exception as error:
             self.failure = error
 
