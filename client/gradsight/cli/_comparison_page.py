@@ -21,7 +21,7 @@ from gradsight._job import Job
 from gradsight._records import Series
 from gradsight.cli._headline import METRICS as HEADLINE_METRICS
 from gradsight.cli._headline import Headline
-from gradsight.cli._insight import CHANGE_STYLES, COMPARISON_STYLES, words
+from gradsight.cli._insight import CHANGE_STYLES, COMPARISON_STYLES, interval_words, words
 from gradsight.cli._tables import lineless, page
 
 METRICS = ("loss", *HEADLINE_METRICS)
@@ -126,7 +126,7 @@ def _row(name: str, impact: float | None, change: PairedChange, *, wide: bool) -
 def _share(interval: RatioInterval | None, ratio: float, *, wide: bool) -> str:
     if interval is None or not wide:
         return f"{ratio * 100:.1f}"
-    return f"{interval.ratio * 100:.1f} % ({interval.lower * 100:.0f}–{interval.upper * 100:.0f})"
+    return interval_words(interval)
 
 
 def _curves(curves: Sequence[Sequence[Series]], width: int) -> RenderableType | None:

@@ -13,8 +13,8 @@ from gradsight._enums import (
     Verdict,
 )
 from gradsight._events import MitigationApplied, MitigationKept, MitigationReverted
-from gradsight._figures import number
-from gradsight._insight import Comparison, Evidence, Finding, RunVerdict, UpdateEfficacy
+from gradsight._figures import number, percent
+from gradsight._insight import Comparison, Evidence, Finding, RatioInterval, RunVerdict, UpdateEfficacy
 
 SEVERITIES = (Severity.UNKNOWN, Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 SEVERITY_STYLES = {Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.CRITICAL: "red"}
@@ -59,6 +59,11 @@ Repair = MitigationApplied | MitigationKept | MitigationReverted
 def words(value: str) -> str:
     """Returns a word of the contract as people say it: `still improving`."""
     return value.replace("_", " ")
+
+
+def interval_words(interval: RatioInterval) -> str:
+    """Returns a share with its 95 % interval: `14.5 % (12–16)`."""
+    return f"{percent(interval.ratio)} ({interval.lower * 100:.0f}–{interval.upper * 100:.0f})"
 
 
 def first_sentence(text: str) -> str:

@@ -28,7 +28,7 @@ from gradsight._job import Job, JobSummary
 from gradsight._measurements import CategoryEvaluation
 from gradsight._records import ServerInfo, Worker
 from gradsight.cli._headline import Headline
-from gradsight.cli._insight import EFFICACY_MEANINGS, EFFICACY_STYLES, efficacy_words
+from gradsight.cli._insight import EFFICACY_MEANINGS, EFFICACY_STYLES, efficacy_words, interval_words
 from gradsight.cli._judgement import judgement, open_findings, repairs
 from gradsight.cli._lines import error_line, evaluation_figures
 from gradsight.cli._live import STATE_STYLES
@@ -60,7 +60,7 @@ def print_job(job: Job, handle: "JobHandle", console: Console | None = None) -> 
         repairs(handle, job),
     ]
     if job.summary:
-        sections += [_categories(job.summary), _layers(job.summary, run, console.width)]
+        sections += [_categories(job.summary, console.width), _layers(job.summary, run, console.width)]
     sections += [_attempts(job), _files(job)]
     console.print(_head(job))
     for section in filter(None, sections):
@@ -175,7 +175,7 @@ def _problems(job: Job) -> list[RenderableType]:
     return [Text(error_line(job.error), style="red")] if job.error else []
 
 
-def _categories(summary: JobSummary) -> Table | None:
+def _categories(summary: JobSummary, width: int) -> Table | None:
     """Held-out error by category: on test where it was read, before and after where there is a baseline."""
     evaluation = summary.test or summary.kept or summary.validation
     if evaluation is None or not evaluation.categories:
@@ -192,7 +192,8 @@ def _categories(summary: JobSummary) -> Table | None:
     for each, value in zip(evaluation.categories[:_SHOWN_CATEGORIES], values, strict=False):
         cells: list[Any] = [each.category, f"{each.examples:,}"]
         cells += [f"{each.errors or 0:,}"] if of_errors else []
-        cells.append(figure(value))
+        interval = each.error_interval if of_errors and width >= _WIDE else None
+        cells.append(interval_words(interval) if interval else figure(value))
         if before:
             old = before.get(each.category)
             cells += [figure(old), _change(old, value, of_errors=of_errors)]
