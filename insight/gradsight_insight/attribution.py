@@ -95,7 +95,7 @@ def causes(since: Mapping[Key, int], flags: Collection[Key] = ()) -> dict[Key, K
     Returns:
         Cause by consequence. Never a circle: causes come before their consequences in one order.
     """
-    ordered = sorted(since, key=lambda key: (_place(key, since), since[key], key))
+    ordered = sorted(since, key=lambda key: (_place(key, since), since[key], rank(key[0]), key))
     found: dict[Key, Key] = {}
     for place, key in enumerate(ordered):
         explaining = _first_explaining(

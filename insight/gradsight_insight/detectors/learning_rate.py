@@ -26,6 +26,8 @@ WITHOUT_WORST = 0.2
 """Gain ratio that a window must stay below without its worst probe: one wild batch is no learning rate."""
 DEAD = 0.5
 """Share of a layer's units whose death after a far too large step is the step's doing."""
+SATURATED = 0.5
+"""Share of a layer's outputs in the flat part of its activation."""
 ALIVE = 1e-6
 """Deviation of a layer's output over the first batch, above which its units answered at the beginning."""
 
@@ -225,7 +227,7 @@ def _killing(signals: Signals, limits: Mapping[str, float]) -> list[Observation]
     place, share, evaluation = _died(signals)
     largest = np.nan_to_num(signals.probes.update_ratio).max(axis=1, initial=0.0)
     before = np.flatnonzero((largest > limits["early_update_ratio"]) & (signals.probes.step <= evaluation))
-    if share < DEAD or not len(before):
+    if share < DEAD or not len(before) or _begins_saturated(signals.probes):
         return []
     at = int(before[0])
     path, probes = signals.facts.layers[place].path, _rows(signals.probes, np.array([at]))
@@ -254,6 +256,11 @@ def _killing(signals: Signals, limits: Mapping[str, float]) -> list[Observation]
             severity=None if signals.learned else "critical",
         )
     ]
+
+
+def _begins_saturated(probes: Probes) -> bool:
+    """Whether a layer was saturated at the first probe: then what became of its neighbours is no step's doing."""
+    return bool(np.nan_to_num(probes.saturated_ratio[:1]).max(initial=0.0) > SATURATED)
 
 
 def _died(signals: Signals) -> tuple[int, float, int]:
