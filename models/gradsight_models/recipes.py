@@ -180,6 +180,11 @@ class RecipeSource:
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return self._recipe.build(preprocessing, outputs, self._options, self.files())
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a run begins with weights that were trained before."""
+        return type(self._recipe).load_pretrained is not Recipe.load_pretrained
+
     def to_json(self) -> dict[str, Any]:
         """For `model.json`: the name, and every option as text."""
         texts = {name: _text(value) for name, value in self._options.items()}

@@ -229,6 +229,56 @@ def test_a_table_is_learnt_and_every_fact_is_reported(zygote: Zygote, numbers: P
     assert any(isinstance(message, TickMessage) for message in run.messages)
 
 
+def test_what_was_measured_of_a_healthy_run_is_in_the_log_and_its_verdict_too(
+    zygote: Zygote, numbers: Path, tmp_path: Path
+) -> None:
+    run = zygote.start(mlp_spec(), tmp_path, {"train": numbers})
+    assert run.finish() == ExitStatus.SUCCEEDED
+    (figures,) = run.one("data_prepared").inputs
+    assert figures.largest > 1
+    assert figures.deviation == pytest.approx(1.0, abs=0.1)
+    probes = [probe for batch in run.events("steps_recorded") for probe in batch.probes]
+    layers = len(run.one("model_built").layers)
+    for probe in probes:
+        assert sum(probe.layer_predicted_decrease) == pytest.approx(probe.predicted_decrease, rel=1e-4)
+        assert len(probe.layer_activation_mean) == len(probe.layer_saturated_ratio) == layers
+        # Half of a ReLU's outputs are 0, none of the scores are.
+        assert all(0.1 < ratio < 0.9 for ratio in probe.layer_zero_ratio[:-1])
+        assert probe.layer_zero_ratio[-1] == 0
+    assert any(probe.HasField("gradient_noise_scale") for probe in probes)
+    *earlier, last = [each for each in run.events("evaluation_completed") if each.split != 3]
+    assert not earlier[0].HasField("loss_z")
+    assert last.HasField("error_z")
+    assert 0.25 < last.mean_confidence < 1
+    assert 0 < last.calibration_error < 0.5
+    assert last.answer_entropy_ratio == pytest.approx(1.0, abs=0.2)
+    assert len(last.layer_dead_ratio) == layers
+    assert max(last.layer_dead_ratio[:-1]) < 0.2
+    assert last.update_efficacy.probes >= 8
+    for category in last.categories:
+        assert category.error_interval.lower < category.error_ratio < category.error_interval.upper
+    verdict = run.events("verdict_reached")[-1].verdict
+    assert verdict.confirmed
+    assert verdict.kept_checkpoint_usable
+    assert not [finding for finding in run.events("finding_opened") if finding.finding.severity == 3]
+    assert not [line for line in run.events("log_line") if "failed" in line.message]
+
+
+def test_measuring_changes_no_bit_of_the_result(zygote: Zygote, numbers: Path, tmp_path: Path) -> None:
+    found = []
+    for interval in (1, 1_000_000):
+        spec = mlp_spec(normalization=spec_pb2.NORMALIZATION_BATCH)
+        spec.monitoring.probe_interval_steps = interval
+        run = zygote.start(spec, tmp_path / str(interval), {"train": numbers})
+        assert run.finish() == ExitStatus.SUCCEEDED
+        probes = sum(len(batch.probes) for batch in run.events("steps_recorded"))
+        assert (probes > 100) == (interval == 1)
+        kept = [each.kept for each in run.events("evaluation_completed")]
+        weights = next(path for name, path in run.files.items() if name.endswith(".safetensors"))
+        found.append((run.losses, kept, weights.read_bytes()))
+    assert found[0] == found[1]
+
+
 def test_the_examples_and_the_result_agree_with_the_test_figures(
     zygote: Zygote, numbers: Path, tmp_path: Path
 ) -> None:

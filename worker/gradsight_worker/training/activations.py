@@ -24,7 +24,7 @@ class ActivationFigures:
         self._unknown = torch.full((), torch.nan, device=device)
         self._none = torch.full((), -1, dtype=torch.int64, device=device)
         self._seen: dict[int, tuple[int, int, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
-        """By call: layer, how many numbers, their mean and the norm of the rest, how many are not 0, how many saturated."""
+        """By call: layer, how many numbers, mean and norm of the rest, how many are not 0, how many saturated."""
         self._logits: list[Tensor] = []
 
     def forget(self) -> None:

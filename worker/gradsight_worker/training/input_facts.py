@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradsight.v1 import event_pb2
 from gradsight_insight.signals import InputFacts
+from gradsight_models import BuiltinSource
 from gradsight_models.columns import Reading
 from gradsight_models.token_preprocessing import PADDING
 from gradsight_worker.training.activations import centred
@@ -31,8 +32,10 @@ def input_facts(prepared: Prepared) -> tuple[InputFacts, ...]:
     rows = min(_MOST_ROWS, max(1, _MOST_NUMBERS // largest), len(prepared.train))
     inputs, _ = next(prepared.train.blocks(rows))
     kind = prepared.preprocessing.kind
+    # The built-in models do not look at padding, however much of it there is.
+    reads_padding = kind == "tokens" and not isinstance(prepared.source, BuiltinSource)
     return tuple(
-        _facts_of(name, values, kind)
+        _facts_of(name, values, kind, reads_padding=reads_padding)
         for name, values in zip(_names(prepared, len(inputs)), inputs, strict=True)
     )
 
@@ -49,9 +52,9 @@ def input_figures(facts: InputFacts) -> event_pb2.InputFigures:
     )
 
 
-def _facts_of(name: str, values: Tensor, kind: str) -> InputFacts:
+def _facts_of(name: str, values: Tensor, kind: str, *, reads_padding: bool) -> InputFacts:
     if not values.is_floating_point():
-        padding = (values == PADDING).double().mean().item() if kind == "tokens" else None
+        padding = (values == PADDING).double().mean().item() if reads_padding else None
         return InputFacts(name=name, padding_ratio=padding, constant=_constant(values))
     numbers, nonfinite = values.float(), 0.0
     if not math.isfinite(numbers.sum().item()):

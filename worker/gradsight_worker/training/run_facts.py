@@ -13,6 +13,7 @@ from gradsight_insight.categories import Categories
 from gradsight_insight.priors import Prior
 from gradsight_insight.signals import InputFacts, LayerFacts, RunFacts
 from gradsight_models import Layer
+from gradsight_models.recipes import RecipeSource
 from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.plan import TrainingPlan
 from gradsight_worker.training.preparation import Prepared
@@ -74,7 +75,7 @@ def run_facts(
         validation_rows=len(splits.validation),
         test_rows=len(splits.test),
         leaked_rows=splits.leaked_rows,
-        fine_tuning=prepared.start is not None or plan.extended is not None,
+        fine_tuning=_goes_on(prepared, plan),
         has_attention=has_attention,
         precision=_PRECISIONS.get(spec.compute.precision, "float32"),
         warm_up_steps=state.schedule.warm_up_steps,
@@ -109,6 +110,12 @@ def layer_facts(model: nn.Module, layers: Sequence[Layer], tap: LayerTap) -> lis
             )
         )
     return facts
+
+
+def _goes_on(prepared: Prepared, plan: TrainingPlan) -> bool:
+    """Whether the weights have been trained before; of a program's nobody knows."""
+    pretrained = isinstance(prepared.source, RecipeSource) and prepared.source.is_pretrained
+    return pretrained or prepared.start is not None or plan.extended is not None
 
 
 def _is_symmetric(weight: torch.Tensor) -> bool:
