@@ -17,6 +17,8 @@ BEFORE = 128
 LEAST_BEFORE = 64
 RECENT_STEPS = 256
 """Steps that are searched for spikes."""
+AFTER = 8
+"""Steps after a spike that show whether it threw the weights off."""
 RECOVERY_STEPS = 50
 FULL_WINDOW_STEPS = 200
 """Steps of a full window of the densest probes."""
@@ -44,8 +46,8 @@ LOSS_SPIKE = FindingKind(
         "if that was more; or its gradient norm is above its mean by as many deviations and more than "
         "`gradient_factor` times its median and half that over the ten steps before, while the loss is above "
         "0.1 of guessing. Critical when the loss is still that high 50 steps later, or from `frequent` spikes "
-        "among the newest 256 steps; a flag while no spike has a loss above guessing's or a gradient of more than "
-        "`gradient_factor` times the median."
+        "among the newest 256 steps; a flag while the loss stays below guessing's and the steps after it are "
+        "undisturbed."
     ),
     look_alikes=(
         "A loss of nearly 0: tiny absolute jumps are many standard deviations. The floor leaves them out.",
@@ -260,18 +262,20 @@ def _spike(
         f"gradient {plain(worst.steepness)} times its usual size. A batch out of line gives an update out of "
         "line, which throws the weights off for the steps after it; "
         + _outcome(lasting, bool(steps.skipped[worst.place])),
-        severity=_severity(height, worst, lasting or len(spikes) >= limits["frequent"], guessing, limits),
+        severity=_severity(steps, worst, lasting or len(spikes) >= limits["frequent"], guessing, limits),
     )
 
 
 def _severity(
-    height: float, worst: _Spike, serious: bool, guessing: float, limits: Mapping[str, float]
+    steps: Steps, worst: _Spike, serious: bool, guessing: float, limits: Mapping[str, float]
 ) -> Severity | None:
-    """A flag where the batch was only unlucky: its loss no worse than guessing, and no gradient out of all measure."""
+    """A flag where the batch was only unlucky: its loss no worse than guessing, and the steps after it undisturbed."""
     if serious:
         return "critical"
-    steep = worst.steepness > limits["gradient_factor"]
-    return None if steep or height > guessing else "info"
+    after = steps.loss[worst.place + 1 : worst.place + 1 + AFTER]
+    disturbed = len(after) >= AFTER // 2 and float(np.median(after)) > worst.usual + 2 * worst.deviation
+    thrown_off = disturbed and worst.steepness > limits["gradient_factor"]
+    return None if thrown_off or steps.loss[worst.place] > guessing else "info"
 
 
 def _outcome(lasting: bool, skipped: bool) -> str:
