@@ -259,3 +259,31 @@ def test_units_that_no_row_wakes_are_dead(stepper: Callable[..., Stepper], name:
     ratios = units.dead_ratios()
     assert ratios[place] == pytest.approx(3 / len(norm.bias))
     assert sum(ratio == ratio for ratio in ratios) == 1
+
+
+class Exhausted(nn.Module):
+    """Runs out of memory in its first forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.output, self.failed = nn.Linear(7, 9), nn.Linear(9, 3), False
+
+    def forward(self, values: Tensor) -> Tensor:
+        hidden = torch.relu(self.hidden(values))
+        if not self.failed:
+            self.failed = True
+            raise MemoryError("no more")
+        scores: Tensor = self.output(hidden)
+        return scores
+
+
+def test_a_forward_pass_that_fails_is_watched_no_longer(
+    stepper: Callable[..., Stepper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "exhausted", (Exhausted, numbers, ClassObjective()))
+    probes = Watched(stepper, "exhausted", interval=1).run()
+    assert torch._C._len_torch_function_stack() == 0
+    # The first step was computed anew in halves, and measured whole.
+    assert len(probes) == STEPS
+    assert all(0 < probe.layer_zero_ratio[0] < 1 for probe in probes)
+    assert all(probe.layer_activation_deviation[1] > 0 for probe in probes)
