@@ -60,6 +60,15 @@ def test_neighbours_of_a_signal_are_correlated_and_those_of_shuffled_places_are_
     assert table.neighbour_correlation is None
 
 
+def test_rows_that_are_all_the_same_say_nothing() -> None:
+    row = torch.randn(1, 5)
+    same, nearly = row.repeat(40, 1), row.repeat(40, 1)
+    nearly[30, 2] += 1e-3
+    assert input_facts(prepared(same))[0].constant
+    assert not input_facts(prepared(nearly))[0].constant
+    assert input_facts(prepared(torch.ones(40, 5, dtype=torch.int32), kind="tokens"))[0].constant
+
+
 def test_padding_counts_for_models_that_read_it() -> None:
     tokens = torch.tensor([[5, 0, 0, 0], [6, 7, 0, 0]], dtype=torch.int32)
     read = prepared(tokens, kind="tokens")
