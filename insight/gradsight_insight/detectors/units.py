@@ -20,6 +20,8 @@ RECTIFIERS = ("relu", "relu6")
 SEEN_BY_PROBES = 3
 """Probes in a row that see nothing but zeros before a layer counts as dead."""
 SATURATION_WINDOW = 8
+NEARLY_ALL = 0.95
+"""Share of a layer's units from which one evaluation is enough."""
 LEAST_EXAMPLES = 256
 """Held-out rows from which a unit that never answers is called dead."""
 MANY = 0.4
@@ -42,11 +44,11 @@ DEAD_UNITS = FindingKind(
         "model answers the most frequent class to everything."
     ),
     rule=(
-        "At least `dead_ratio` of a layer's units are 0 for every row of an evaluation with 256 rows or more; "
-        "or three probes in a row at which at least `zero_ratio` of a ReLU layer's outputs are exactly 0; or "
-        "a share of dead units that grew by more than `growth` since the earliest evaluation that is "
-        "remembered (a flag; a warning from 40 % dead on). Critical only while the model has not learned or "
-        "nearly the whole layer is dead."
+        "At least `dead_ratio` of a layer's units are 0 for every row of two evaluations in a row, or 95 % of "
+        "them in one, with 256 rows or more; or three probes in a row at which at least `zero_ratio` of a "
+        "ReLU layer's outputs are exactly 0; or a share of dead units that grew by more than `growth` since "
+        "the earliest evaluation that is remembered (a flag; a warning from 40 % dead on). Critical only "
+        "while the model has not learned or nearly the whole layer is dead."
     ),
     look_alikes=(
         "Sparse answers: a healthy ReLU is 0 for half of the rows or more, but not for all of them. Only units that "
@@ -176,24 +178,26 @@ def _dead_in_probes(signals: Signals, limit: float) -> list[Observation]:
 
 
 def _dead_in_evaluation(signals: Signals, limit: float) -> list[Observation]:
-    measured = [seen for seen in signals.evaluations[-1:] if seen.examples >= LEAST_EXAMPLES]
     layers = signals.facts.layers
-    if not measured or len(measured[0].dead_ratio) != len(layers):
+    newest = [seen for seen in signals.evaluations[-2:] if len(seen.dead_ratio) == len(layers)]
+    if not newest or newest[-1].examples < LEAST_EXAMPLES:
         return []
-    evaluation = measured[0]
-    places = [place for place in range(len(layers)) if evaluation.dead_ratio[place] >= limit]
-    if not places:
+    evaluation, ratio = newest[-1], newest[-1].dead_ratio
+    lasting = (newest[0].dead_ratio >= limit) & (len(newest) > 1)
+    places = np.flatnonzero((ratio >= limit) & (lasting | (ratio >= NEARLY_ALL)))
+    if not len(places):
         return []
     names = [layers[place].path for place in places]
-    share = float(evaluation.dead_ratio[places[0]])
+    share = float(ratio[places[0]])
     step = evaluation.step
+    severity: Severity = "warning" if signals.learned else "critical"
     return [
         _dead(
             names,
             Number(name="dead_ratio", observed=share, threshold=limit, first_step=step, last_step=step),
             f"{percent(share)} of the units of layer `{names[0]}`{and_others(names)} answer 0 to every one of "
             f"{evaluation.examples} held-out rows",
-            severity="critical" if not signals.learned or share >= 0.95 else "warning",
+            severity="critical" if share >= NEARLY_ALL else severity,
         )
     ]
 
