@@ -173,13 +173,13 @@ def test_better_and_worse_are_told_apart_row_by_row() -> None:
     dice = np.random.default_rng(0)
     losses, wrong = dice.random(400), dice.random(400) < 0.5
     now = answers_of(losses - 0.1 * dice.random(400), wrong & (dice.random(400) < 0.7))
-    test = held_out_test(answers_of(losses, wrong), now, None)
+    test = held_out_test(answers_of(losses, wrong), now, None, prior_loss=9.0)
     assert test.better
     assert test.not_worse
-    back = held_out_test(now, answers_of(losses, wrong), None)
+    back = held_out_test(now, answers_of(losses, wrong), None, prior_loss=9.0)
     assert not back.better
     assert not back.not_worse
-    same = held_out_test(now, now, None)
+    same = held_out_test(now, now, None, prior_loss=9.0)
     assert (same.loss_z, same.error_z) == (0.0, 0.0)
     assert same.not_worse
     assert not same.better
@@ -187,8 +187,8 @@ def test_better_and_worse_are_told_apart_row_by_row() -> None:
 
 def test_any_number_is_better_than_none() -> None:
     before = answers_of(np.full(50, np.nan), np.ones(50))
-    assert held_out_test(before, answers_of(np.full(50, 2.0), np.ones(50)), None).better
-    assert not held_out_test(answers_of(np.full(50, 2.0), np.ones(50)), before, None).better
+    assert held_out_test(before, answers_of(np.full(50, 2.0), np.ones(50)), None, prior_loss=9.0).better
+    assert not held_out_test(answers_of(np.full(50, 2.0), np.ones(50)), before, None, prior_loss=9.0).better
 
 
 def test_a_category_that_fell_stops_a_repair_that_helps_the_others() -> None:
@@ -196,7 +196,18 @@ def test_a_category_that_fell_stops_a_repair_that_helps_the_others() -> None:
     before, now = np.ones(250, bool), np.zeros(250, bool)
     before[200:], now[200:240] = False, True
     now[240:] = True
-    test = held_out_test(answers_of(np.ones(250), before), answers_of(np.zeros(250), now), categories)
+    test = held_out_test(
+        answers_of(np.ones(250), before), answers_of(np.zeros(250), now), categories, prior_loss=9.0
+    )
     assert test.worse_categories == ("b",)
     assert test.error_z < 0
     assert not test.not_worse
+
+
+def test_answering_all_rows_alike_is_no_merit_of_a_category() -> None:
+    categories = Categories.of(np.array(["a"] * 200 + ["b"] * 40))
+    before, now = np.ones(240, bool), np.zeros(240, bool)
+    before[200:], now[200:] = False, True
+    losses = answers_of(np.full(240, 1.6), before), answers_of(np.full(240, 0.4), now)
+    assert held_out_test(*losses, categories, prior_loss=9.0).worse_categories == ("b",)
+    assert held_out_test(*losses, categories, prior_loss=1.6).not_worse

@@ -66,7 +66,7 @@ def _tried(loop: "TrainingLoop") -> LearningRateDrop | None:
         state.step += 1
         loop.take_step(*loop.batches.fetch(state.step), rate, slot)
     after = held_out_answers(loop.validation, state, loop.channel)
-    test = held_out_test(before, after, loop.validation.held_out.categories)
+    test = held_out_test(before, after, None, prior_loss=0.0)
     return LearningRateDrop(
         step=step,
         steps=steps,

@@ -1,6 +1,7 @@
 """From a spec's policy to what the loop consults."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def supervise(
             note_event=monitor.monitor.note_event,
             answers=lambda: held_out_answers(validation, state, channel),
             categories=prepared.validation.categories,
+            prior_loss=_held_out_prior(monitor),
             report=channel.send_event,
             interval=state.cadence.interval,
             total_steps=validation.total_steps,
@@ -127,3 +129,8 @@ def held_out_answers(validation: Validation, state: TrainingState, channel: Trai
     # Of texts, how often a token is wrong says nothing about the text being wrong.
     wrong = None if answers.wrong is None or answers.counted is not None else answers.wrong > 0
     return HeldOutAnswers(losses=answers.losses, wrong=wrong)
+
+
+def _held_out_prior(monitor: RunMonitor) -> float:
+    facts = monitor.monitor.facts
+    return facts.held_out_prior_loss if math.isfinite(facts.held_out_prior_loss) else facts.prior_loss

@@ -1,19 +1,29 @@
 """Who decides about repairs: the findings of this run, or the log of a run that is repeated."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from typing import Protocol
 
 from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.findings import Finding
-from gradsight_insight.signals import Floats, Signals
+from gradsight_insight.signals import Probes, Signals
 from gradsight_insight.statistics import finite, gain_ratio, mean
 from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
-from gradsight_worker.training.mitigation.remedies import GROWTH, LINEAR, Action, Remedy, choose, remedy_of
+from gradsight_worker.training.mitigation.remedies import (
+    GROWTH,
+    Action,
+    Remedy,
+    choose,
+    remedy_of,
+    steps_are_too_small,
+)
 from gradsight_worker.training.mitigation.repairs import Repairs, Trial
 
 _PROBES_OF_A_RAISE = 3
 _RUN_AWAY = ("nonfinite_values", "divergence")
 """Kinds that end a trial at once when they are seen in it."""
+_PAST = 0.1
+"""Gain ratio below which the steps go past the minimum along their way."""
 _WELL = 1.25
 """Times the best mean loss so far, that the newest loss may be where all is well."""
 _HARMLESS = ("suspect_labels", "weak_category", "overconfidence", "starved_job")
@@ -25,8 +35,8 @@ class Decisions(Protocol):
     def remedy(self, step: int) -> Remedy | None:
         """What to do now, while no trial is open."""
 
-    def raised(self, trial: Trial, step: int) -> float | None:
-        """A larger factor on the learning rate for a trial that began by raising it; None to leave it."""
+    def adjusted(self, trial: Trial, step: int) -> Remedy | None:
+        """A change of a learning rate that is being raised bit by bit: more, or the last raise taken back; or None."""
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """Whether the trial is to be judged now; `last`: no step follows."""
@@ -70,25 +80,44 @@ class ByFindings:
             self._monitor.findings, self._monitor.signals, self._repairs, recipe_changes=self._recipe_changes
         )
 
-    def raised(self, trial: Trial, step: int) -> float | None:
-        """As `Decisions.raised`: while the gain ratio says that all happens as it was promised."""
-        if not trial.grows or step < trial.changed_step + _PROBES_OF_A_RAISE * self._interval:
+    def adjusted(self, trial: Trial, step: int) -> Remedy | None:
+        """As `Decisions.adjusted`: more while all happens as promised, less when a raise goes past the minimum."""
+        probes = since(self._monitor.signals.probes, trial.changed_step)
+        factor = self._repairs.learning_rate_factor
+        remedy = Remedy(
+            action=Action.SCALE_LEARNING_RATE,
+            finding_id=trial.finding_id,
+            kind=trial.kind,
+            learning_rate_factor=GROWTH * factor,
+            grows=True,
+        )
+        ran_away = self._ran_away(trial)
+        if not trial.grows or not (len(probes) >= _PROBES_OF_A_RAISE or ran_away):
             return None
-        signals = self._monitor.signals
-        probes = signals.probes
-        new = probes.step > trial.changed_step
-        ratio = gain_ratio(probes.predicted_decrease[new], probes.actual_decrease[new], probes.loss[new])
-        # A promise too small to be measured is the smallest step of all.
-        too_small = ratio > LINEAR or (ratio != ratio and not _moved(probes.update_ratio[new]))
-        return GROWTH * self._repairs.learning_rate_factor if too_small else None
+        if not ran_away and steps_are_too_small(probes):
+            return remedy
+        ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
+        if _was_raised(trial) and (ratio < _PAST or ran_away):
+            return replace(
+                remedy,
+                action=Action.ROLL_BACK,
+                learning_rate_factor=factor / GROWTH,
+                restored_step=trial.changed_step,
+                grows=False,
+            )
+        return None
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """As `Decisions.ends`."""
-        ran_away = any(
-            finding.kind in _RUN_AWAY and finding.open and finding.last_step > trial.start_step
+        ran_away = self._ran_away(trial) and not (trial.grows and _was_raised(trial))
+        return last or step >= trial.due_step or ran_away
+
+    def _ran_away(self, trial: Trial) -> bool:
+        """Whether the loss ran away since the repair was last changed."""
+        return any(
+            finding.kind in _RUN_AWAY and finding.open and finding.last_step > trial.changed_step
             for finding in self._monitor.findings
         )
-        return last or step >= trial.due_step or ran_away
 
     def keeps(self, trial: Trial, step: int, test: HeldOutTest) -> bool:
         """As `Decisions.keeps`: the trigger is quiet, no error rose, and the loss fell, unless nothing was to gain."""
@@ -114,9 +143,14 @@ class ByFindings:
         return not suspicious and bool(len(best)) and newest <= _WELL * float(best.min())
 
 
-def _moved(update_ratio: Floats) -> bool:
-    """Whether any layer moves by more than rounding."""
-    return bool((update_ratio > 1e-5).any())
+def _was_raised(trial: Trial) -> bool:
+    return trial.changed_step > trial.start_step
+
+
+def since(probes: Probes, step: int) -> Probes:
+    """Those after a step."""
+    new = probes.step > step
+    return Probes(**{column.name: getattr(probes, column.name)[new] for column in fields(Probes)})
 
 
 class Replay:
@@ -128,7 +162,7 @@ class Replay:
 
     def __init__(self, events: Iterable[event_pb2.JobEvent]) -> None:
         self._applied: dict[int, event_pb2.MitigationApplied] = {}
-        self._raised: dict[tuple[str, int], float] = {}
+        self._adjusted: dict[tuple[str, int], event_pb2.MitigationApplied] = {}
         self._ended: dict[str, tuple[int, bool]] = {}
         known: set[str] = set()
         for event in events:
@@ -142,7 +176,7 @@ class Replay:
             elif event.HasField("mitigation_reverted"):
                 self._ended[reverted.mitigation_id] = (reverted.step, False)
             elif applied.mitigation_id in known:
-                self._raised[applied.mitigation_id, applied.step] = applied.learning_rate_factor
+                self._adjusted[applied.mitigation_id, applied.step] = applied
             elif applied.trial or applied.action == insight_pb2.MITIGATION_ACTION_STOP:
                 self._applied[applied.step] = applied
                 known.add(applied.mitigation_id)
@@ -152,9 +186,10 @@ class Replay:
         applied = self._applied.get(step)
         return None if applied is None else remedy_of(applied)
 
-    def raised(self, trial: Trial, step: int) -> float | None:
-        """As `Decisions.raised`."""
-        return self._raised.get((trial.mitigation_id, step))
+    def adjusted(self, trial: Trial, step: int) -> Remedy | None:
+        """As `Decisions.adjusted`."""
+        applied = self._adjusted.get((trial.mitigation_id, step))
+        return None if applied is None else remedy_of(applied)
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """As `Decisions.ends`."""

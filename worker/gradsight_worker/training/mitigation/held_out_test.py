@@ -15,6 +15,8 @@ _LEVEL = 0.01
 """The same as a probability, for all categories together."""
 _FEWEST_ROWS = 30
 """Of a category that may speak."""
+_LEARNT = 0.8
+"""Share of what no model costs, below which something has been learnt."""
 _LARGEST_LOSS = 1e6
 """What a loss that is not finite counts as: it is worse than any other, and still a number."""
 
@@ -42,7 +44,12 @@ class HeldOutTest:
     error_z: float
     """Errors likewise (McNemar); the loss's where answers are not right or wrong."""
     worse_categories: tuple[str, ...]
-    """Categories of at least 30 rows that got significantly worse, all tests together at 1 % (Holm)."""
+    """Categories of at least 30 rows that got significantly worse, all tests together at 1 % (Holm). None where the
+    weights before had learnt nothing: answering everything alike is right for one category, and no merit."""
+    had_learnt: bool
+    """Whether the weights before were better than no model by a fifth."""
+    was_finite: bool
+    """Whether the weights before gave every row a loss that is a number."""
 
     @property
     def not_worse(self) -> bool:
@@ -55,19 +62,28 @@ class HeldOutTest:
         return self.loss_z <= -SIGNIFICANT
 
 
-def held_out_test(before: HeldOutAnswers, now: HeldOutAnswers, categories: Categories | None) -> HeldOutTest:
-    """Compare the answers of two sets of weights to the same rows."""
+def held_out_test(
+    before: HeldOutAnswers, now: HeldOutAnswers, categories: Categories | None, *, prior_loss: float
+) -> HeldOutTest:
+    """Compare the answers of two sets of weights to the same rows; `prior_loss` is what no model costs on them."""
     old, new = (
         np.nan_to_num(answers.losses.astype(np.float64), nan=_LARGEST_LOSS, posinf=_LARGEST_LOSS)
         for answers in (before, now)
     )
     loss_z = paired_z(old, new)
+    had_learnt = bool(old.mean() < _LEARNT * prior_loss)
     error_z = loss_z
     worse: tuple[str, ...] = ()
     if before.wrong is not None and now.wrong is not None:
         error_z = mcnemar_z(before.wrong, now.wrong)
-        worse = _worse_categories(before.wrong, now.wrong, categories)
-    return HeldOutTest(loss_z=loss_z, error_z=error_z, worse_categories=worse)
+        worse = _worse_categories(before.wrong, now.wrong, categories if had_learnt else None)
+    return HeldOutTest(
+        loss_z=loss_z,
+        error_z=error_z,
+        worse_categories=worse,
+        had_learnt=had_learnt,
+        was_finite=before.finite,
+    )
 
 
 def _worse_categories(

@@ -55,6 +55,8 @@ class Mitigator:
     answers: Callable[[], HeldOutAnswers]
     """What the weights as they are make of validation's rows."""
     categories: Categories | None
+    prior_loss: float
+    """Of answering validation without a model."""
     report: Report
     interval: int
     """Steps between probes."""
@@ -130,15 +132,13 @@ class Mitigator:
         step = self.state.step
         if self.decisions.ends(trial, step, last=last):
             self._judge(trial)
-        elif (factor := self.decisions.raised(trial, step)) is not None:
+        elif (remedy := self.decisions.adjusted(trial, step)) is not None:
+            if remedy.restored_step is None:
+                # If this raise is one too many, it is taken back alone.
+                self.repairs.good.add(Snapshot.of(self.state))
             trial.changed_step, trial.due_step = step, step + PROBES_OF_A_TRIAL * self.interval
-            raised = Remedy(
-                action=Action.SCALE_LEARNING_RATE,
-                finding_id=trial.finding_id,
-                kind=trial.kind,
-                learning_rate_factor=factor,
-            )
-            self._apply(raised, trial)
+            trial.grows = remedy.grows
+            self._apply(remedy, trial)
 
     def _judge(self, trial: Trial) -> None:
         step, repairs = self.state.step, self.repairs
@@ -159,7 +159,9 @@ class Mitigator:
             self.report(event_pb2.JobEvent(mitigation_reverted=reverted))
         repairs.trial = repairs.before = None
         repairs.answered_step = step
-        repairs.quiet_until = step + COOL_DOWN_PROBES * self.interval
+        # What had learnt nothing is again what it was, and calls for the next remedy; what is not finite, at once.
+        repairs.unanswered = "" if keeps or test.had_learnt else trial.finding_id
+        repairs.quiet_until = step + (COOL_DOWN_PROBES * self.interval if keeps or test.was_finite else 0)
 
     def _held_out_test(self) -> HeldOutTest:
         """The weights now against those before the trial; the state is as it was afterwards."""
@@ -167,7 +169,7 @@ class Mitigator:
         now, state = self.answers(), Snapshot.of(self.state)
         self.repairs.before.put_into(self.state)
         try:
-            return held_out_test(self.answers(), now, self.categories)
+            return held_out_test(self.answers(), now, self.categories, prior_loss=self.prior_loss)
         finally:
             state.put_into(self.state)
 

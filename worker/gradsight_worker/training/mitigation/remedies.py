@@ -14,7 +14,7 @@ from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.attribution import rank
 from gradsight_insight.catalogue import KINDS
 from gradsight_insight.findings import Finding
-from gradsight_insight.signals import InputFacts, Signals, Steps
+from gradsight_insight.signals import InputFacts, Probes, Signals, Steps
 from gradsight_insight.statistics import finite, gain_ratio, median
 from gradsight_worker.training.mitigation.repairs import Repairs
 
@@ -22,6 +22,8 @@ LINEAR = 0.9
 """Gain ratio above which steps are so small that larger ones are safe."""
 GROWTH = 4.0
 """What the learning rate is multiplied by while steps are that small."""
+_NEGLIGIBLE = 1e-5
+"""Norm of an update over norm of its weights, likewise, that changes nothing."""
 _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
 _DEAD = 1e-6
@@ -32,6 +34,8 @@ _MOSTLY = 0.5
 """Share of a layer's outputs in the flat part of its activation, from which on it was saturated."""
 _RECURRENT_NONFINITE = 3
 """Of the newest 100 steps: more than an accident."""
+_LASTING = 4
+"""Steps in a row that are not finite, from which on no step will be: the weights themselves are too large."""
 _FREQUENT_SPIKES = 3
 """Of the newest 1,000 steps may be skipped; with more, the gradient is clipped."""
 _CLIP_QUANTILE = 0.9
@@ -100,10 +104,13 @@ def choose(
     causes = [
         finding
         for finding in findings
-        if finding.open
-        and not finding.cause_finding_id
-        and finding.severity != "info"
-        and finding.last_step > repairs.answered_step
+        if finding.finding_id == repairs.unanswered
+        or (
+            finding.open
+            and not finding.cause_finding_id
+            and finding.severity != "info"
+            and finding.last_step > repairs.answered_step
+        )
     ]
     for finding in sorted(causes, key=lambda finding: rank(finding.kind)):
         if (remedy := _remedy(finding, signals, repairs, recipe_changes)) is not None:
@@ -142,9 +149,7 @@ def _tighten(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | N
 
 def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
     if finding.kind in ("learning_rate_too_low", "not_learning"):
-        probes = signals.probes
-        ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
-        if finding.kind == "not_learning" and not ratio > LINEAR:
+        if finding.kind == "not_learning" and not steps_are_too_small(signals.probes):
             return None
         return _scaled(finding, GROWTH, repairs, grows=True)
     if finding.kind == "dead_units":
@@ -155,7 +160,8 @@ def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | Non
 
 def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
     factor = 0.1
-    if finding.kind in ("nonfinite_values", "mixed_precision_range", "loss_spike"):
+    lasting = bool(signals.steps.nonfinite[-_LASTING:].all())
+    if finding.kind in ("nonfinite_values", "mixed_precision_range", "loss_spike") and not lasting:
         factor = 0.5
     if finding.kind == "nonfinite_values" and signals.steps.nonfinite[-100:].sum() < _RECURRENT_NONFINITE:
         return None
@@ -165,7 +171,7 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
         return None
     if finding.kind == "learning_rate_too_high" and signals.learned:
         # What was learnt is worth more than the weights of long ago.
-        return _scaled(finding, 0.5, repairs)
+        return _scaled(finding, factor, repairs)
     restored = repairs.good.before(finding.first_step).step
     return replace(_scaled(finding, factor, repairs), action=Action.ROLL_BACK, restored_step=restored)
 
@@ -198,6 +204,14 @@ _OF_ACTION = {
 
 def _new(finding: Finding, action: Action, **numbers: object) -> Remedy:
     return Remedy(action=action, finding_id=finding.finding_id, kind=finding.kind, **numbers)  # type: ignore[arg-type]
+
+
+def steps_are_too_small(probes: Probes) -> bool:
+    """Whether all happens as it was promised, or the promise is so small that it cannot even be measured."""
+    ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
+    if ratio != ratio:
+        return len(probes) > 0 and not bool((probes.update_ratio > _NEGLIGIBLE).any())
+    return ratio > LINEAR
 
 
 def _scaled(finding: Finding, factor: float, repairs: Repairs, *, grows: bool = False) -> Remedy:

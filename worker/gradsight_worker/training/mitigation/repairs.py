@@ -62,6 +62,8 @@ class Repairs:
     """Actions in force that changed the recipe: `reinitialize`, `standardize_inputs`."""
     answered_step: int = 0
     """Only what is seen after this step is answered: the end of the last trial."""
+    unanswered: str = ""
+    """Finding that a failed trial left as it was, of a run that had learnt nothing; empty for none."""
     quiet_until: int = 0
     """Step until which no trial begins."""
 
@@ -111,6 +113,7 @@ class Repairs:
             "failed": self.failed,
             "recipe": self.recipe,
             "answered_step": self.answered_step,
+            "unanswered": self.unanswered,
             "quiet_until": self.quiet_until,
         }
 
@@ -128,6 +131,7 @@ class Repairs:
         self.failed = dict(facts["failed"])
         self.recipe = list(facts["recipe"])
         self.answered_step = facts["answered_step"]
+        self.unanswered = facts["unanswered"]
         self.quiet_until = facts["quiet_until"]
 
 

@@ -39,12 +39,14 @@ class Supervision:
     report: Callable[[event_pb2.JobEvent], None]
 
     def due(self, step: int) -> bool:
-        """Whether to look after this step: after every probe at first and in a trial, later after every fifth."""
+        """Whether to look after this step: at first twice a probe, in a trial after every probe, later every fifth.
+
+        At first, because what breaks then breaks fast: ten steps in a row that are not finite end the job.
+        """
+        if step <= _DENSE_UNTIL_STEP:
+            return step % max(1, self.interval // 2) == 0
         amid_trial = self.repairs is not None and self.repairs.trial is not None
-        every = (
-            self.interval if step <= _DENSE_UNTIL_STEP or amid_trial else _PROBES_OF_A_LOOK * self.interval
-        )
-        return step % every == 0
+        return step % (self.interval if amid_trial else _PROBES_OF_A_LOOK * self.interval) == 0
 
     def consult(self, step: int, *, last: bool) -> Remedy | None:
         """As `Policy.consult`; everything up to this step has been measured."""
