@@ -147,10 +147,9 @@ def _threshold_row(name: str, threshold: Threshold) -> str:
 def _repairs(kind: FindingKind) -> list[str]:
     if not kind.repairs:
         return []
+    tried = ", ".join(f"`{repair.upper()}`" for repair in kind.repairs)
     return [
-        "Repairs, in the order in which they are tried: "
-        + ", ".join(f"`{repair}`" for repair in kind.repairs)
-        + "."
+        f"Repairs, in the order in which they are tried: {tried} ([what each does](../mitigation.md#repairs))."
     ]
 
 

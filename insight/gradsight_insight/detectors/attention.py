@@ -14,8 +14,8 @@ LOGIT_GROWTH = FindingKind(
     title="Logit growth",
     severity="warning",
     you_see=(
-        "In a transformer the largest attention score climbs from probe to probe into the hundreds and thousands. The "
-        "loss looks well at first; then it spikes, or stays high for good."
+        "In a transformer the largest attention score climbs from probe to probe into the hundreds and "
+        "thousands. The loss looks well at first; then it spikes, or stays high for good."
     ),
     mechanism=(
         "Attention weighs tokens by a softmax over scores, products of queries and keys. When the norms of both "

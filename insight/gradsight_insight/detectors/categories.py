@@ -27,24 +27,27 @@ WEAK_CATEGORY = FindingKind(
         "overall error fell. Customers of that category see a bad model; the mean does not show it."
     ),
     mechanism=(
-        "The loss is a mean over rows, so the gradient is as well: each category pulls at the weights with the number "
-        "of its rows. What lowers the loss of a frequent category a little is worth more than what lowers that of a "
-        "rare one a lot, and where the two want different things of the same weights the rare one loses. A category "
-        "also stays behind when part of its labels is wrong (its rows pull in two directions), when its wordings are "
-        "more varied than its rows can show, or when two categories mean nearly the same."
+        "The loss is a mean over rows, so the gradient is as well: each category pulls at the weights with "
+        "the number of its rows. What lowers the loss of a frequent category a little is worth more than what "
+        "lowers that of a rare one a lot, and where the two want different things of the same weights the "
+        "rare one loses. A category also stays behind when part of its labels is wrong (its rows pull in two "
+        "directions), when its wordings are more varied than its rows can show, or when two categories mean "
+        "nearly the same."
     ),
     rule=(
-        "After `least_budget` of the budget, with an overall error that is not near chance, at `confirmations` "
-        "evaluations in a row, for a category of at least `least_examples` rows: the lower end of the 95 % interval "
-        "(Wilson) of its error is above the overall error by more than `margin`. A category whose error stands out "
-        "less (above that of all other rows by more than half the margin and twice as high) is told as information "
-        "when chance would not bring it (exact test, 1 % over all categories together), also with fewer rows. So is a "
-        "category with less than `starved_share` of the median category's training rows whose error is above the "
-        "overall one by `margin`. A category has regressed when its error is above its own best so far with z over "
-        "3.3, among evaluations whose overall error was within `margin` of now, while the overall error is not above "
-        "what it was then. Everything is information only while the overall error still falls significantly or is "
-        "above `good_error`. Without a category column the classes take the place of categories, and only rare ones "
-        "(a tenth of the largest class) are more than information; what stands out and is starved is a warning, too."
+        "After `least_budget` of the budget, with an overall error that is not near chance, at "
+        "`confirmations` evaluations in a row, for a category of at least `least_examples` rows: the lower "
+        "end of the 95 % interval (Wilson) of its error is above the overall error by more than `margin`. A "
+        "category whose error stands out less (above that of all other rows by more than half the margin and "
+        "twice as high) is told as information when chance would not bring it (exact test, 1 % over all "
+        "categories together), also with fewer rows. So is a category with less than `starved_share` of the "
+        "median category's training rows whose error is above the overall one by `margin`. A category has "
+        "regressed when its error is above its own best so far with z over 3.3, among evaluations whose "
+        "overall error was within `margin` of now, while the overall error is not above what it was then. "
+        "Everything is information only while the overall error still falls significantly or is above "
+        "`good_error`. Without a category column the classes take the place of categories, and only rare ones "
+        "(a tenth of the largest class) are more than information; what stands out and is starved is a "
+        "warning, too."
     ),
     look_alikes=(
         "Few rows: with 12 rows, 3 wrong ones are 25 % and prove nothing. The interval says so.",
@@ -62,8 +65,9 @@ WEAK_CATEGORY = FindingKind(
         "checkpoint.",
     ),
     gradsight_does=(
-        "Reports one finding per category under every policy, with its rows, its error and what it is taken for. It "
-        "changes no weights of rows by itself: that trades one category's error for another's, and the trade is yours."
+        "Reports one finding per category under every policy, with its rows, its error and what it is taken "
+        "for. It changes no weights of rows by itself: that trades one category's error for another's, and "
+        "the trade is yours."
     ),
     sources=(
         "Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, arXiv 1911.08731",

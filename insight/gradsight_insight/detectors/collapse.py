@@ -162,9 +162,9 @@ def _rare_classes(
         ),
         confidence=0.8,
         explanation=(
-            f"Train has up to {counts.max() / smallest:.0f} times as many rows of one class as of another, and of the "
-            f"{examples} held-out rows of the rare ones ({listed(rare)}) {errors} are answered wrong. Their gradients "
-            f"are outvoted in every batch, so the frequent classes win; the overall error of "
+            f"Train has up to {counts.max() / smallest:.0f} times as many rows of one class as of another, and "
+            f"of the {examples} held-out rows of the rare ones ({listed(rare)}) {errors} are answered wrong. "
+            "Their gradients are outvoted in every batch, so the frequent classes win; the overall error of "
             f"{percent(now.error_ratio or 0)} hides it."
         ),
     )

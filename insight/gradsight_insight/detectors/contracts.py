@@ -113,9 +113,9 @@ INPUT_CONTRACT = FindingKind(
         "For sequences and images, check that columns are in their true order, or use a model that does not mind.",
     ),
     gradsight_does=(
-        "It reports the finding before the first step. Under `REPAIR` with `allow_recipe_changes` it tries inputs "
-        "standardized by train's own mean and deviation as a trial, which is kept only if held-out rows are not "
-        "answered worse. Under `STOP` it ends the job when values are not finite."
+        "It reports the finding before the first step. Under `REPAIR` with `allow_recipe_changes` it tries "
+        "inputs of programs and recipes standardized by train's own mean and deviation: a trial that is kept "
+        "only if held-out rows are answered better. `STOP` ends training when values are not finite."
     ),
     sources=(
         "Amazon SageMaker Debugger, built-in rules CheckInputImages and NLPSequenceRatio (documentation)",

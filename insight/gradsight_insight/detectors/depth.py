@@ -66,7 +66,7 @@ VANISHING_GRADIENT = FindingKind(
         "It measures every layer's gradient at every probe, before clipping. Under `REPAIR` with "
         "`allow_recipe_changes` it draws new weights of the right scale, as a trial, which helps where "
         "weights were too small and not where the activations shrink the gradient; no learning rate is "
-        "changed. `STOP` ends the job."
+        "changed. `STOP` ends training."
     ),
     sources=(
         "Hochreiter: Untersuchungen zu dynamischen neuronalen Netzen, 1991; Bengio, Simard, Frasconi, 1994",
@@ -138,8 +138,9 @@ EXPLODING_GRADIENT = FindingKind(
         "Lower the learning rate: when half of all steps are clipped, it is too high for them.",
     ),
     gradsight_does=(
-        "Under `REPAIR` it limits the norm to the 90th percentile of the window, then halves the learning "
-        "rate, each as a trial. `STOP` does nothing, for this is a warning."
+        "Under `REPAIR` it limits the norm to the 90th percentile of the newest steps, then halves the "
+        "learning rate, each as a trial; hard clipping alone is only told. `STOP` does nothing, for this is a "
+        "warning."
     ),
     sources=(
         "Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, arXiv 1211.5063",

@@ -25,8 +25,9 @@ OVERFITTING = FindingKind(
     title="Overfitting",
     severity="warning",
     you_see=(
-        "The training loss goes on falling while the error on validation rows rises: rows that were answered right at "
-        "the best evaluation are answered wrong now. Every further step makes the model worse at what it is for."
+        "The training loss goes on falling while the error on validation rows rises: rows that were answered "
+        "right at the best evaluation are answered wrong now. Every further step makes the model worse at "
+        "what it is for."
     ),
     mechanism=(
         "The gradient only knows the training rows. As long as what lowers their loss is what they share with all "
@@ -36,12 +37,13 @@ OVERFITTING = FindingKind(
         "weights and the fewer rows, the sooner this begins."
     ),
     rule=(
-        "At `confirmations` evaluations in a row: held-out error is more than `generalization_loss` % above the best "
-        "(Prechelt's GL), and the same rows are answered worse than at the best evaluation by a paired test (McNemar) "
-        "with z above `error_z`; and the training loss is below what it was then and below 0.8 of the loss of no "
-        "model. For numbers and language models the held-out loss takes the place of the error. Or, with fewer than "
-        "`few_rows_per_class` training rows per class: the training rows are learnt by heart (loss below a tenth of "
-        "that of no model) and held-out error is above `gap_error` and above the training error with z over 3."
+        "At `confirmations` evaluations in a row: held-out error is more than `generalization_loss` % above "
+        "the best (Prechelt's GL), and the same rows are answered worse than at the best evaluation by a "
+        "paired test (McNemar) with z above `error_z`; and the training loss is below what it was then and "
+        "below 0.8 of the loss of no model. For numbers and language models the held-out loss takes the place "
+        "of the error. Or, with fewer than `few_rows_per_class` training rows per class: the training rows "
+        "are learnt by heart (loss below a tenth of that of no model) and held-out error is above `gap_error` "
+        "and above the training error with z over 3."
     ),
     look_alikes=(
         "Over-confidence (FM-16): held-out loss rises while held-out error stays or falls. The commonest false alarm "
@@ -123,8 +125,8 @@ OVERCONFIDENCE = FindingKind(
     ),
     actions=(
         "Go on if only the answers matter: by error the later model is as good or better.",
-        "Fit a temperature on validation rows if probabilities are used (thresholds, expected costs): one number that "
-        "divides all scores.",
+        "Fit a temperature on validation rows if probabilities are used (thresholds, expected costs): one "
+        "number that divides all scores.",
         "Smooth the labels (`objective.label_smoothing`), or use weight decay, to keep scores from growing.",
         "Judge and choose checkpoints by error and not by loss.",
     ),

@@ -51,8 +51,8 @@ BAD_INITIALIZATION = FindingKind(
     ),
     gradsight_does=(
         "It reports the finding before the first update counts. Under `REPAIR` with `allow_recipe_changes` it "
-        "draws new weights with the right scale at the start, as a trial. `STOP` ends the job when units "
-        "cannot be told apart."
+        "draws new weights as wide as layer and activation ask for, as a trial. `STOP` ends training when "
+        "units cannot be told apart, for that is critical."
     ),
     sources=(
         "Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",

@@ -39,7 +39,8 @@ LEAKAGE = FindingKind(
     ),
     actions=(
         "Remove from train what is also in validation or test, and train again.",
-        "Leave out `data.validation` and `data.test`: rows that gradsight splits off by their content never straddle.",
+        "Leave out `data.validation` and `data.test`: rows that gradsight splits off by their content never "
+        "straddle.",
         "Split by what belongs together (customer, document, day) and not by row.",
         "Look for an input column that is made from the target.",
     ),

@@ -73,9 +73,10 @@ LEARNING_RATE_TOO_HIGH = FindingKind(
     ),
     gradsight_does=(
         "It measures the gain ratio on probe steps with the same batch before and after the update. Under "
-        "`REPAIR` it goes back to the last good snapshot and divides the learning rate by 10, or halves it "
-        "where the loss is falling anyway: a trial that is kept only if held-out rows are answered better. "
-        "`STOP` ends the job when the model has not learned."
+        "`REPAIR` it goes back to the newest good snapshot with a tenth of the learning rate; when the model "
+        "has learned something already, it stays where it is and halves the learning rate. Each is a trial "
+        "that is kept only if held-out rows are answered better. `STOP` ends training while the model has not "
+        "learned."
     ),
     sources=(
         "Conn, Gould, Toint: Trust-region methods, 2000 (gain ratio)",
@@ -146,8 +147,8 @@ LEARNING_RATE_TOO_LOW = FindingKind(
         "Train longer, if the learning rate is what you want.",
     ),
     gradsight_does=(
-        "Under `REPAIR` it multiplies the learning rate by 4, every five probes, for as long as the gain "
-        "ratio is above 0.9 and the model has not learned; each is a trial that is kept only if held-out rows "
+        "Under `REPAIR` it multiplies the learning rate by 4, again every three probes, for as long as the "
+        "gain ratio is above 0.9 and the model has not learned: a trial that is kept only if held-out rows "
         "are answered better. `STOP` does nothing, for the run is only slow."
     ),
     sources=(

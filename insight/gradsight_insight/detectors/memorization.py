@@ -31,10 +31,10 @@ MEMORIZATION = FindingKind(
         "chance, and being sure and wrong costs more than not knowing."
     ),
     rule=(
-        "At `confirmations` evaluations in a row: held-out loss above `held_out_share` × what answering with train's "
-        "frequencies (or mean) would cost there, and held-out error above `chance_share` × the error of always giving "
-        "the commonest answer; and the training loss of the newest blocks is below `training_share` × the loss of no "
-        "model. For numbers the two losses decide alone."
+        "At `confirmations` evaluations in a row: held-out loss above `held_out_share` × what answering with "
+        "train's frequencies (or mean) would cost there, and held-out error above `chance_share` × the error "
+        "of always giving the commonest answer; and the training loss of the newest blocks is below "
+        "`training_share` × the loss of no model. For numbers the two losses decide alone."
     ),
     look_alikes=(
         "Over-confidence (FM-16): held-out loss is high, too, but held-out error is far below chance.",

@@ -13,8 +13,8 @@ GRADIENT_NOISE = FindingKind(
     title="Gradient noise",
     severity="info",
     you_see=(
-        "The loss jitters and does not get ahead although the learning rate is moderate; or, on the other side, steps "
-        "are expensive and half the batch would take the model as far."
+        "The loss jitters and does not get ahead although the learning rate is moderate; or, on the other "
+        "side, steps are expensive and half the batch would take the model as far."
     ),
     mechanism=(
         "Each row of a batch has a gradient of its own; the batch's is their mean. What the rows agree on adds up, "
@@ -24,10 +24,10 @@ GRADIENT_NOISE = FindingKind(
         "The scale grows as the loss falls, because what all rows agree on is learnt first."
     ),
     rule=(
-        "The gradient noise scale (trace of the gradients' covariance over the squared gradient, measured on parts of "
-        "the batch), median of the probes in the window, at least 8 of them. Too small: batch below the scale by more "
-        "than `too_small` times while Mann–Kendall's test sees no falling trend over the last 20 blocks. Wasteful: "
-        "batch above the scale by more than `wasteful` times."
+        "The gradient noise scale (trace of the gradients' covariance over the squared gradient, measured on "
+        "parts of the batch), median of the probes in the window, at least 8 of them. Too small: batch below "
+        "the scale by more than `too_small` times while Mann–Kendall's test sees no falling trend over the "
+        "last 20 blocks. Wasteful: batch above the scale by more than `wasteful` times."
     ),
     look_alikes=(
         "A learning rate that is too high: the loss jitters too, but the gain ratio is below 0.25.",
@@ -35,12 +35,13 @@ GRADIENT_NOISE = FindingKind(
         "should be; lower the learning rate rather than raise the batch.",
     ),
     actions=(
-        "Too small: accumulate gradients (`optimizer.accumulation_steps`), take a larger batch, or lower the learning "
-        "rate.",
+        "Too small: accumulate gradients (`optimizer.accumulation_steps`), take a larger batch, or lower the "
+        "learning rate.",
         "Too small: average the weights over the steps (`optimizer.average_decay`).",
         "Wasteful: halve the batch and take twice the steps at the same cost per row.",
     ),
-    gradsight_does="Reports it as information under every policy. The batch is part of the recipe and stays as it is.",
+    gradsight_does="Reports it as information under every policy. The batch is part of the recipe and stays "
+    "as it is.",
     sources=("McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162",),
     thresholds={
         "too_small": Threshold(

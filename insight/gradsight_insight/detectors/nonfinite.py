@@ -51,9 +51,9 @@ NONFINITE_VALUES = FindingKind(
     gradsight_does=(
         "Under every policy a step that is not finite changes nothing: weights, optimizer, averages and "
         "buffers keep their values, decided on the device without waiting. Ten in a row, or 3 % of the steps, "
-        "end the job, which keeps its best weights. Under `REPAIR`, when they come again and again, gradsight "
-        "goes back to the last good snapshot and halves the learning rate, as a trial. `STOP` ends the job at "
-        "the critical finding."
+        "end the job, which keeps its best weights. Under `REPAIR`, from three among 100 steps on, gradsight "
+        "goes back to the newest good snapshot with half the learning rate, as a trial, and ends training "
+        "when that fails. `STOP` ends training once the finding is critical."
     ),
     sources=(
         "PyTorch documentation: torch.amp.GradScaler; torchtitan's and Composer's checks before the step",
@@ -103,8 +103,8 @@ MIXED_PRECISION_RANGE = FindingKind(
     ),
     gradsight_does=(
         "It scales the loss, skips overflowing steps and halves the scale by itself, and says when that no "
-        "longer works. Under `REPAIR` it goes back to the last good snapshot with half the learning rate, as "
-        "a trial; it does not change the number format, which is yours. `STOP` ends the job."
+        "longer works. Under `REPAIR` it goes back to the newest good snapshot with half the learning rate, "
+        "as a trial; it does not change the number format, which is yours. `STOP` ends training."
     ),
     sources=(
         "Micikevicius et al.: Mixed precision training, arXiv 1710.03740",

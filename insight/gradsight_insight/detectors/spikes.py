@@ -63,10 +63,11 @@ LOSS_SPIKE = FindingKind(
         "In transformers: normalize queries and keys, or penalize large logits (z-loss).",
     ),
     gradsight_does=(
-        "Under `REPAIR` a step whose loss or gradient norm is out of line by this rule changes nothing, "
-        "decided on the device without waiting. When spikes come often it limits the gradient's norm, and "
-        "when the loss does not come back it returns to the snapshot before and leaves out the data of that "
-        "stretch, each as a trial. `STOP` ends the job when it does not come back."
+        "Under `REPAIR` a step that is out of line changes nothing, decided on the device without waiting, "
+        "three in a row at most. When more than three among 1,000 were skipped, it limits the gradient's "
+        "norm; when the loss does not come back, it returns to the snapshot before with half the learning "
+        "rate and goes on behind the rows that did it. Each of these is a trial. `STOP` ends training once "
+        "the finding is critical."
     ),
     sources=(
         "OLMo-core: skip-step optimizers (6 standard deviations over 128 steps)",
@@ -129,9 +130,9 @@ DIVERGENCE = FindingKind(
         "Check the sign and the reduction of a loss of your own.",
     ),
     gradsight_does=(
-        "It keeps the best weights whatever comes after. Under `REPAIR` it goes back to the last good "
-        "snapshot with a tenth of the learning rate, half of it when a spike came first, as a trial; the "
-        "second time it ends the job. `STOP` ends it at once."
+        "It keeps the best weights whatever comes after. Under `REPAIR` it goes back to the newest good "
+        "snapshot with a tenth of the learning rate, then a hundredth, each as a trial; after that it ends "
+        "training. `STOP` ends it at once."
     ),
     sources=(
         "Braiek, Khomh: TheDeepChecker, TOSEM 2022, arXiv 2204.00694 (twice the minimum)",

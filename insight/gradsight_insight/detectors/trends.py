@@ -31,11 +31,12 @@ NOT_LEARNING = FindingKind(
         "to zero right there. The model then gives every row the same answer, and more steps do not help."
     ),
     rule=(
-        "After warm-up, two windows of 20 blocks of the training loss (at least 10 steps a block) and `least_budget` "
-        "of the budget: the mean of the last 5 blocks is above `prior_share` × the loss of no model, and either the "
-        "last window is not lower than the one before by `smallest_fall` of that loss, or Mann–Kendall's test over "
-        "both sees no falling trend (z > −1.64). Where held-out error is nevertheless clearly better than the prior's "
-        "(z < −2.58), the model has learnt a little: then it is a warning, else critical."
+        "After warm-up, two windows of 20 blocks of the training loss (at least 10 steps a block) and "
+        "`least_budget` of the budget: the mean of the last 5 blocks is above `prior_share` × the loss of no "
+        "model, and either the last window is not lower than the one before by `smallest_fall` of that loss, "
+        "or Mann–Kendall's test over both sees no falling trend (z > −1.64). Where held-out error is "
+        "nevertheless clearly better than the prior's (z < −2.58), the model has learnt a little: then it is "
+        "a warning, else critical."
     ),
     look_alikes=(
         "A slow start: some models sit on this level for hundreds of steps and then fall. The rule waits for two "
@@ -43,8 +44,8 @@ NOT_LEARNING = FindingKind(
         "A learning rate that is too low: the loss falls, but too slowly, and the gain ratio is above 0.9. That is "
         "FM-09, and is named as the cause where both hold.",
         "Dead, saturated or frozen layers: seen by themselves and then named as the cause.",
-        "Targets that are mostly noise: a regression that explains a tenth of the variance sits here too and is right "
-        "to; held-out loss then still beats the prior's.",
+        "Targets that are mostly noise: a regression that explains a tenth of the variance sits here too and "
+        "is right to; held-out loss then still beats the prior's.",
     ),
     actions=(
         "Look at ten training rows, inputs beside targets, as the model gets them: are they the right pairs?",
@@ -109,8 +110,8 @@ PLATEAU = FindingKind(
         "the last three evaluations, where there are three."
     ),
     look_alikes=(
-        "Convergence: the same flat curves, and a lower learning rate brings nothing. The verdict tells the two apart "
-        "by trying it.",
+        "Convergence: the same flat curves, and a lower learning rate brings nothing. The verdict tells the "
+        "two apart by trying it.",
         "The end of a schedule: the loss is flat because the steps have become tiny. Not reported.",
         "A fitted model: the training loss is close to zero. Not reported.",
         "Underfitting: a model that is too small stops at a high level; look at how far above zero that is.",
@@ -122,9 +123,10 @@ PLATEAU = FindingKind(
         "If the training error is low, stop here and save the time.",
     ),
     gradsight_does=(
-        "It reports the finding. At the end of a flat run it tries a tenth of the learning rate for one window on the "
-        "side, and the verdict says PLATEAUED if held-out rows got better and CONVERGED if not. Under REPAIR it tries "
-        "the lower learning rate during the run and keeps it only if held-out rows get better."
+        "It reports the finding. At the end of a flat run it tries a tenth of the learning rate for one "
+        "window on the side, and the verdict says PLATEAUED if held-out rows got better and CONVERGED if not. "
+        "Under REPAIR it tries the lower learning rate during the run and keeps it only if held-out rows get "
+        "better."
     ),
     sources=(
         "Deep Learning Tuning Playbook, google-research (2023)",
@@ -209,9 +211,9 @@ def _said_of_not_learning(signals: Signals, now: float, prior: float, *, learnt_
             "say too little about the targets."
         )
     return (
-        f"{stays} So the answers hardly depend on {inputs}. Either the data do not belong together (targets joined to "
-        "the wrong rows, inputs that are empty, constant or shuffled), or the model and its updates cannot use them; "
-        "training on 16 rows tells which."
+        f"{stays} So the answers hardly depend on {inputs}. Either the data do not belong together (targets "
+        "joined to the wrong rows, inputs that are empty, constant or shuffled), or the model and its updates "
+        "cannot use them; training on 16 rows tells which."
     )
 
 

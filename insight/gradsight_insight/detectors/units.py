@@ -66,9 +66,10 @@ DEAD_UNITS = FindingKind(
     ),
     gradsight_does=(
         "It counts dead units over the validation rows at every evaluation and zeros at every probe. Under "
-        "`REPAIR` it goes back to the snapshot before the units died and lowers the learning rate; with "
-        "`allow_recipe_changes`, units that were dead from the start get new weights. Each is a trial that is "
-        "kept only if held-out rows are answered no worse. `STOP` ends the job when a whole layer is dead."
+        "`REPAIR` it goes back to the snapshot before the updates that killed the units, with a tenth of the "
+        "learning rate; with `allow_recipe_changes`, layers that were dead from the start get new weights. "
+        "Each is a trial that is kept only if held-out rows are answered better. `STOP` ends training once "
+        "the finding is critical."
     ),
     sources=(
         "Lu et al.: Dying ReLU and initialization, arXiv 1903.06733",
@@ -127,9 +128,9 @@ SATURATED_ACTIVATIONS = FindingKind(
         "Lower the learning rate, if saturation came during training.",
     ),
     gradsight_does=(
-        "It measures saturation at every probe. Under `REPAIR` it halves the learning rate, and with "
-        "`allow_recipe_changes` draws new weights for layers that were saturated from the start, each as a "
-        "trial. `STOP` ends the job when the model has not learned."
+        "It measures saturation at every probe. Under `REPAIR` with `allow_recipe_changes` it draws new "
+        "weights; without, or when that did not help, it halves the learning rate. Each is a trial. `STOP` "
+        "ends training while the model has not learned."
     ),
     sources=(
         "Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",
