@@ -624,7 +624,7 @@ def anything(draw: st.DrawFn) -> Signals:
 
 
 @given(anything())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_whatever_is_measured_detectors_answer_soundly(seen: Signals) -> None:
     with np.errstate(all="ignore"):
         for detector in DETECTORS:

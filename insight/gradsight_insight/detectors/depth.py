@@ -228,8 +228,8 @@ def _vanishing(signals: Signals, limits: Mapping[str, float]) -> list[Observatio
         return []
     small = deep & (gradient > 0) & (gradient < limits["gradient_quotient"] * gradient[last])
     small[last:] = False
-    progress = newest_loss(signals) / signals.facts.prior_loss
-    stands_still = (update < limits["update_ratio"]) | (progress > limits["no_progress"])
+    no_progress = newest_loss(signals) > limits["no_progress"] * signals.facts.prior_loss
+    stands_still = (update < limits["update_ratio"]) | no_progress
     windowed = small & stands_still if len(probes) >= FULL_WINDOW else np.zeros(len(small), bool)
     vanished = windowed | (small & (gradient < limits["gradient_rms"]))
     if not vanished.any():
