@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gradsight_insight.categories import Categories
-from gradsight_insight.evaluation import NO_IMPACTS, Interval, evaluate, wilson_interval
+from gradsight_insight.evaluation import NO_IMPACTS, evaluate
 from gradsight_insight.mcnemar import exact_p_value, shared_level, smallest_detectable_fall, weighted_p_value
+from gradsight_insight.statistics import Interval, wilson
 
 
 class Change(enum.StrEnum):
@@ -98,12 +99,12 @@ class PairedChange:
     @property
     def baseline_error_interval(self) -> Interval:
         """95 % interval of `baseline_error_ratio`."""
-        return wilson_interval(self.baseline_errors, self.examples)
+        return wilson(self.baseline_errors, self.examples)
 
     @property
     def error_interval(self) -> Interval:
         """95 % interval of `error_ratio`. Overlapping intervals do not make a change insignificant: it is paired."""
-        return wilson_interval(self.errors, self.examples)
+        return wilson(self.errors, self.examples)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,29 +179,3 @@ def _by_category(
         )
         for code, name in enumerate(categories.names)
     )
-
-
-class Interval(NamedTuple):
-    """Bounds of a ratio, 0 to 1."""
-
-    low: float
-    high: float
-
-
-def wilson_interval(errors: int, examples: int, *, z: float = 1.959963984540054) -> Interval:
-    """Wilson's score interval of an error ratio; `z` is the normal quantile, 1.96 for 95 %.
-
-    Unlike the textbook interval it stays within 0 to 1 and keeps its promise for few rows and for no errors.
-
-    Raises:
-        ValueError: Not 0 ≤ errors ≤ examples, or no examples.
-    """
-    if not 0 <= errors <= examples or not examples:
-        raise ValueError(f"got {errors} errors in {examples} examples, allowed: 0 to all of at least 1")
-    ratio, scale = errors / examples, 1 + z * z / examples
-    centre = (ratio + z * z / (2 * examples)) / scale
-    half = z * math.sqrt(ratio * (1 - ratio) / examples + z * z / (4 * examples * examples)) / scale
-    return Interval(
-        low=0.0 if errors == 0 else max(0.0, centre - half),
-        high=1.0 if errors == examples else min(1.0, centre + half),
-    )

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from gradsight.v1 import insight_pb2
 from gradsight_insight.comparison import Comparison, PairedChange
 from gradsight_insight.efficacy import Efficacy
-from gradsight_insight.evaluation import Interval
 from gradsight_insight.kinds import Number
+from gradsight_insight.statistics import Interval
 from gradsight_insight.verdict import RunVerdict
 
 

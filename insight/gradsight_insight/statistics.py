@@ -7,6 +7,7 @@ and a new loss or error are compared.
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,24 +118,34 @@ def mcnemar_z(old_wrong: Bools, new_wrong: Bools) -> float:
     return (newly_wrong - newly_right) / math.sqrt(changed) if changed else 0.0
 
 
-def wilson(errors: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share that also holds for few rows and for shares near 0 and 1 (Wilson 1927).
+class Interval(NamedTuple):
+    """Bounds of a share, 0 to 1."""
+
+    low: float
+    high: float
+
+
+def wilson(errors: int, n: int, z: float = 1.959963984540054) -> Interval:
+    """Wilson's score interval of a share, doi 10.1080/01621459.1927.10502953.
+
+    Unlike the textbook interval it stays within 0 to 1 and keeps its promise for few rows and for no errors.
 
     Args:
         errors: Rows that count, 0 to `n`.
         n: Rows.
-        z: Half-width in standard errors: 1.96 for 95 %.
+        z: The normal quantile, 1.96 for 95 %.
 
     Returns:
-        Lower and upper end, 0 to 1; the whole of it when there are no rows.
+        The interval; all of 0 to 1 when there are no rows.
     """
     if n <= 0:
-        return 0.0, 1.0
+        return Interval(0.0, 1.0)
     share, weight = errors / n, z * z / n
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    return (0.0 if errors <= 0 else max(0.0, middle - half)), (
-        1.0 if errors >= n else min(1.0, middle + half)
+    return Interval(
+        low=0.0 if errors <= 0 else max(0.0, middle - half),
+        high=1.0 if errors >= n else min(1.0, middle + half),
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradsight.v1 import insight_pb2
-from gradsight_insight.evaluation import wilson_interval
 from gradsight_insight.report.data import Evidence, Interval
+from gradsight_insight.statistics import wilson
 
 _PREFIXES = {
     "JobState": "JOB_STATE_",
@@ -52,5 +52,5 @@ def interval_of(told: insight_pb2.RatioInterval) -> Interval:
 def share_of(ratio: float, examples: int) -> Interval:
     """The share of wrong rows with its interval."""
     errors = min(max(round(ratio * examples), 0), examples)
-    low, high = wilson_interval(errors, examples)
+    low, high = wilson(errors, examples)
     return Interval(ratio, min(low, ratio), max(high, ratio))

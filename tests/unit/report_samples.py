@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gradsight_insight.evaluation import wilson_interval
 from gradsight_insight.report import data as report
+from gradsight_insight.statistics import wilson
 
 LAYERS = ("embedding", "hidden.0", "hidden.1", "hidden.2", "hidden.3", "head")
 CATEGORIES = ("returns", "sizing", "delivery", "payment", "care", "stock", "account")
@@ -17,7 +17,7 @@ HOSTILE = (
 
 def share(errors: int, examples: int) -> report.Interval:
     """Errors as a share with its interval."""
-    low, high = wilson_interval(errors, examples)
+    low, high = wilson(errors, examples)
     return report.Interval(errors / examples, low, high)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsight_insight.categories import MOST_CATEGORIES, Categories
-from gradsight_insight.evaluation import evaluate, wilson_interval
+from gradsight_insight.evaluation import evaluate
 
 
 def _column(*names: str) -> Categories:
@@ -171,22 +171,6 @@ def test_vectors_that_do_not_belong_together_are_refused() -> None:
         evaluate(np.ones(1), np.array([True]), categories=_column("a"), impacts={"a": -1.0})
     with pytest.raises(ValueError, match="allowed 0 to 0"):
         Categories(names=("a",), codes=np.array([0, 1]))
-
-
-@pytest.mark.parametrize(
-    ("errors", "examples", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
-)
-def test_wilson_intervals_agree_with_published_ones(
-    errors: int, examples: int, low: float, high: float
-) -> None:
-    interval = wilson_interval(errors, examples)
-    assert interval == pytest.approx((low, high), abs=1e-4)
-
-
-def test_a_wilson_interval_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 errors in 0 examples"):
-        wilson_interval(0, 0)
 
 
 def test_light_parts_bring_no_numpy() -> None:

@@ -88,6 +88,8 @@ def test_paired_tests_refuse_different_rows() -> None:
 def test_wilson_known_values() -> None:
     assert wilson(1, 10) == pytest.approx((0.01788, 0.40415), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.27754), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.72246, 1.0), abs=1e-4)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson(0, 0) == (0.0, 1.0)
 
 

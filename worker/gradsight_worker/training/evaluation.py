@@ -10,9 +10,10 @@ from torch import nn
 
 from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.calibration import calibration_error, entropy_ratio
-from gradsight_insight.evaluation import CategoryFigures, evaluate, wilson_interval
+from gradsight_insight.evaluation import CategoryFigures, evaluate
 from gradsight_insight.measures import perplexity
 from gradsight_insight.messages import interval_message
+from gradsight_insight.statistics import wilson
 from gradsight_models.outputs import Outputs
 from gradsight_worker.training.answers import Answers, Autocast, HeldOut, answer
 from gradsight_worker.training.monitoring import RunMonitor
@@ -70,7 +71,7 @@ def evaluation_event(
 def _interval(category: CategoryFigures) -> insight_pb2.RatioInterval | None:
     if category.errors is None or category.error_ratio is None:
         return None
-    return interval_message(category.error_ratio, wilson_interval(category.errors, category.examples))
+    return interval_message(category.error_ratio, wilson(category.errors, category.examples))
 
 
 def _add_calibration(event: event_pb2.EvaluationCompleted, answers: Answers) -> None:
