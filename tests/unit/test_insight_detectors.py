@@ -224,10 +224,10 @@ def test_exact_zeros_of_other_activations_need_a_gradient_of_zero() -> None:
 
 def test_dead_units_over_held_out_rows() -> None:
     dead = evaluation(400, 2.3, 0.9, dead_ratio=np.array([0.1, 0.7, 0.0]))
-    seen = found(flat(evaluations=(dead, dead)))["dead_units"]
-    assert (seen.subject, seen.severity) == ("hidden", "critical")
-    learned = found(signals(evaluations=(dead, dead)))["dead_units"]
-    assert learned.severity == "warning"
+    seen = found(flat(evaluations=(dead, dead, dead)))["dead_units"]
+    assert (seen.subject, seen.severity) == ("hidden", "warning")
+    learned = found(signals(evaluations=(dead, dead, dead)))["dead_units"]
+    assert learned.severity == "info"
     whole = replace(dead, dead_ratio=np.array([0.1, 1.0, 0.0]))
     assert found(signals(evaluations=(whole,)))["dead_units"].severity == "critical"
 
@@ -235,8 +235,8 @@ def test_dead_units_over_held_out_rows() -> None:
 def test_few_rows_and_a_first_evaluation_say_little_of_dead_units() -> None:
     dead = evaluation(400, 2.3, 0.9, dead_ratio=np.array([0.1, 0.7, 0.0]))
     few = replace(dead, examples=100)
-    assert "dead_units" not in found(signals(evaluations=(few, few)))
-    assert "dead_units" not in found(signals(evaluations=(dead,)))
+    assert "dead_units" not in found(signals(evaluations=(few, few, few)))
+    assert "dead_units" not in found(signals(evaluations=(dead, dead)))
 
 
 def test_units_that_a_far_too_large_step_killed() -> None:

@@ -20,6 +20,8 @@ RECTIFIERS = ("relu", "relu6")
 SEEN_BY_PROBES = 3
 """Probes in a row that see nothing but zeros before a layer counts as dead."""
 SATURATION_WINDOW = 8
+LASTING = 3
+"""Evaluations in a row: units that are silent in the first steps often come back."""
 NEARLY_ALL = 0.95
 """Share of a layer's units from which one evaluation is enough."""
 LEAST_EXAMPLES = 256
@@ -44,11 +46,11 @@ DEAD_UNITS = FindingKind(
         "model answers the most frequent class to everything."
     ),
     rule=(
-        "At least `dead_ratio` of a layer's units are 0 for every row of two evaluations in a row, or 95 % of "
+        "At least `dead_ratio` of a layer's units are 0 for every row of three evaluations in a row, or 95 % of "
         "them in one, with 256 rows or more; or three probes in a row at which at least `zero_ratio` of a "
         "ReLU layer's outputs are exactly 0; or a share of dead units that grew by more than `growth` since "
-        "the earliest evaluation that is remembered (a flag; a warning from 40 % dead on). Critical only "
-        "while the model has not learned or nearly the whole layer is dead."
+        "the earliest evaluation that is remembered (a flag; a warning from 40 % dead on). Critical when nearly the whole layer is dead; a flag where "
+        "half of it is and the model has learned all the same."
     ),
     look_alikes=(
         "Sparse answers: a healthy ReLU is 0 for half of the rows or more, but not for all of them. Only units that "
@@ -180,18 +182,19 @@ def _dead_in_probes(signals: Signals, limit: float) -> list[Observation]:
 
 def _dead_in_evaluation(signals: Signals, limit: float) -> list[Observation]:
     layers = signals.facts.layers
-    newest = [seen for seen in signals.evaluations[-2:] if len(seen.dead_ratio) == len(layers)]
+    newest = [seen for seen in signals.evaluations[-LASTING:] if len(seen.dead_ratio) == len(layers)]
     if not newest or newest[-1].examples < LEAST_EXAMPLES:
         return []
     evaluation, ratio = newest[-1], newest[-1].dead_ratio
-    lasting = (newest[0].dead_ratio >= limit) & (len(newest) > 1)
+    lasting = np.all([seen.dead_ratio >= limit for seen in newest], axis=0) & (len(newest) == LASTING)
     places = np.flatnonzero((ratio >= limit) & (lasting | (ratio >= NEARLY_ALL)))
     if not len(places):
         return []
     names = [layers[place].path for place in places]
     share = float(ratio[places[0]])
     step = evaluation.step
-    severity: Severity = "warning" if signals.learned else "critical"
+    # Half a layer is capacity lost; whether that matters shows in what the other half achieves.
+    severity: Severity = "info" if signals.learned else "warning"
     return [
         _dead(
             names,
