@@ -46,11 +46,11 @@ DEAD_UNITS = FindingKind(
         "model answers the most frequent class to everything."
     ),
     rule=(
-        "At least `dead_ratio` of a layer's units are 0 for every row of three evaluations in a row, or 95 % of "
-        "them in one, with 256 rows or more; or three probes in a row at which at least `zero_ratio` of a "
+        "At least `dead_ratio` of a layer's units are 0 for every row of three evaluations in a row, or 95 % "
+        "of them in one, with 256 rows or more; or three probes in a row at which at least `zero_ratio` of a "
         "ReLU layer's outputs are exactly 0; or a share of dead units that grew by more than `growth` since "
-        "the earliest evaluation that is remembered (a flag; a warning from 40 % dead on). Critical when nearly the whole layer is dead; a flag where "
-        "half of it is and the model has learned all the same."
+        "the earliest evaluation that is remembered (a flag; a warning from 40 % dead on). Critical when "
+        "nearly the whole layer is dead; a flag where half of it is and the model has learned all the same."
     ),
     look_alikes=(
         "Sparse answers: a healthy ReLU is 0 for half of the rows or more, but not for all of them. Only units that "
