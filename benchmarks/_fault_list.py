@@ -195,7 +195,7 @@ _ROWS = (
     Fault(
         name="damaged category",
         said="Seven of ten rows of one category carry the label of another.",
-        expected=("weak_category",),
+        expected=("weak_category", "suspect_labels"),
         damage_rows=rows.damaged_category,
     ),
 )
