@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, float], str]
     "zero weights": ({"constant": 0.0}, {}, {}, "reinitialize"),
     "equal weights": ({"constant": 0.01}, {}, {}, "reinitialize"),
     "dead units": ({"bias": -40.0}, {}, {}, "reinitialize"),
-    "adam too fast": ({}, {"optimizer": {"adamw": {}, "learning_rate": 0.5}}, {}, "roll_back"),
+    "adam too fast": ({}, {"optimizer": {"adamw": {}, "learning_rate": 1.5}}, {}, "roll_back"),
     "adam too slow": ({}, {"optimizer": {"adamw": {}, "learning_rate": 1e-6}}, {}, "scale_learning_rate"),
     "sgd too slow": ({}, {"optimizer": {"sgd": {}, "learning_rate": 1e-5}}, {}, "scale_learning_rate"),
     "raw inputs": ({}, {}, {"scale": 300.0}, "standardize_inputs"),
@@ -117,8 +117,8 @@ def test_a_fault_is_repaired_on_trial(name: str, tmp_path: Path) -> None:
     assert action in actions(outcome)
     kept = outcome.events("mitigation_kept")
     assert kept, [event.message for event in outcome.events("mitigation_reverted")]
-    evidence = {number.name: number for number in kept[0].evidence}
-    assert evidence["held_out_loss_z"].observed <= evidence["held_out_loss_z"].threshold
+    evidence = {number.name: number.observed for number in kept[0].evidence}
+    assert min(evidence["held_out_loss_z"], evidence["held_out_error_z"]) <= -2.58
     assert outcome.test.error_ratio < GOOD
 
 
@@ -160,7 +160,7 @@ def decided(outcome: Outcome) -> list[str]:
     ]
 
 
-TOO_FAST: dict[str, Any] = {"optimizer": {"adamw": {}, "learning_rate": 0.5}}
+TOO_FAST: dict[str, Any] = {"optimizer": {"adamw": {}, "learning_rate": 1.5}}
 
 
 def test_the_same_spec_and_seed_give_the_same_repairs_and_weights(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Who decides about repairs: the findings of this run, or the log of a run that is repeated."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Protocol
 
 from gradsight.v1 import event_pb2, insight_pb2
@@ -37,6 +37,9 @@ class Decisions(Protocol):
 
     def adjusted(self, trial: Trial, step: int) -> Remedy | None:
         """A change of a learning rate that is being raised bit by bit: more, or the last raise taken back; or None."""
+
+    def less(self, trial: Trial) -> Remedy | None:
+        """What takes the last raise back, for a trial that would fail with it; None when there is none to take back."""
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """Whether the trial is to be judged now; `last`: no step follows."""
@@ -83,29 +86,31 @@ class ByFindings:
     def adjusted(self, trial: Trial, step: int) -> Remedy | None:
         """As `Decisions.adjusted`: more while all happens as promised, less when a raise goes past the minimum."""
         probes = since(self._monitor.signals.probes, trial.changed_step)
-        factor = self._repairs.learning_rate_factor
-        remedy = Remedy(
-            action=Action.SCALE_LEARNING_RATE,
-            finding_id=trial.finding_id,
-            kind=trial.kind,
-            learning_rate_factor=GROWTH * factor,
-            grows=True,
-        )
         ran_away = self._ran_away(trial)
         if not trial.grows or not (len(probes) >= _PROBES_OF_A_RAISE or ran_away):
             return None
         if not ran_away and steps_are_too_small(probes):
-            return remedy
-        ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
-        if _was_raised(trial) and (ratio < _PAST or ran_away):
-            return replace(
-                remedy,
-                action=Action.ROLL_BACK,
-                learning_rate_factor=factor / GROWTH,
-                restored_step=trial.changed_step,
-                grows=False,
+            return Remedy(
+                action=Action.SCALE_LEARNING_RATE,
+                finding_id=trial.finding_id,
+                kind=trial.kind,
+                learning_rate_factor=GROWTH * self._repairs.learning_rate_factor,
+                grows=True,
             )
-        return None
+        ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
+        return self.less(trial) if ratio < _PAST or ran_away else None
+
+    def less(self, trial: Trial) -> Remedy | None:
+        """As `Decisions.less`."""
+        if not (trial.grows and _was_raised(trial)):
+            return None
+        return Remedy(
+            action=Action.ROLL_BACK,
+            finding_id=trial.finding_id,
+            kind=trial.kind,
+            learning_rate_factor=self._repairs.learning_rate_factor / GROWTH,
+            restored_step=trial.changed_step,
+        )
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """As `Decisions.ends`."""
@@ -190,6 +195,10 @@ class Replay:
         """As `Decisions.adjusted`."""
         applied = self._adjusted.get((trial.mitigation_id, step))
         return None if applied is None else remedy_of(applied)
+
+    def less(self, trial: Trial) -> Remedy | None:
+        """As `Decisions.less`: the log tells of it as of any other change."""
+        return None
 
     def ends(self, trial: Trial, step: int, *, last: bool) -> bool:
         """As `Decisions.ends`."""

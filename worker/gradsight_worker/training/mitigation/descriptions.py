@@ -83,5 +83,7 @@ def failure_of(test: HeldOutTest, *, quiet: bool) -> str:
     if test.worse_categories:
         reasons.append(f"categories got worse: {', '.join(test.worse_categories)}")
     if not test.better:
-        reasons.append(f"the held-out loss did not fall significantly (z {test.loss_z:.1f})")
+        reasons.append(
+            f"neither held-out loss (z {test.loss_z:.1f}) nor errors (z {test.error_z:.1f}) fell significantly"
+        )
     return f"mitigation failed, all is as it was before: {'; '.join(reasons)}"

@@ -26,7 +26,7 @@ from gradsight_worker.training.mitigation.repairs import COOL_DOWN_PROBES, Repai
 from gradsight_worker.training.mitigation.snapshots import Snapshot
 from gradsight_worker.training.state import TrainingState
 
-PROBES_OF_A_TRIAL = 10
+PROBES_OF_A_TRIAL, MOST_PROBES_OF_A_TRIAL = 10, 20
 _PROBES_BETWEEN_SNAPSHOTS = 5
 _SNAPSHOTS_OF_A_RUN = 50
 """At most about so many are taken, however long the run."""
@@ -131,19 +131,28 @@ class Mitigator:
     def _go_on_with(self, trial: Trial, *, last: bool) -> None:
         step = self.state.step
         if self.decisions.ends(trial, step, last=last):
-            self._judge(trial)
+            self._judge(trial, last=last)
         elif (remedy := self.decisions.adjusted(trial, step)) is not None:
             if remedy.restored_step is None:
                 # If this raise is one too many, it is taken back alone.
                 self.repairs.good.add(Snapshot.of(self.state))
-            trial.changed_step, trial.due_step = step, step + PROBES_OF_A_TRIAL * self.interval
-            trial.grows = remedy.grows
-            self._apply(remedy, trial)
+            self._adjust(trial, remedy)
 
-    def _judge(self, trial: Trial) -> None:
+    def _adjust(self, trial: Trial, remedy: Remedy) -> None:
+        trial.changed_step = self.state.step
+        trial.due_step = self.state.step + PROBES_OF_A_TRIAL * self.interval
+        trial.grows = remedy.grows
+        self._apply(remedy, trial)
+
+    def _judge(self, trial: Trial, *, last: bool) -> None:
         step, repairs = self.state.step, self.repairs
         test, quiet = self._held_out_test(), self.decisions.is_quiet(trial, step)
         keeps = self.decisions.keeps(trial, step, test)
+        if not keeps and not last:
+            if (remedy := self.decisions.less(trial)) is not None:
+                return self._adjust(trial, remedy)
+            if quiet and test.not_worse and not test.had_learnt and self._lengthen(trial):
+                return None
         evidence = evidence_of(test, quiet=quiet, first_step=trial.start_step, last_step=step)
         if keeps:
             kept = event_pb2.MitigationKept(mitigation_id=trial.mitigation_id, evidence=evidence, step=step)
@@ -162,6 +171,13 @@ class Mitigator:
         # What had learnt nothing is again what it was, and calls for the next remedy; what is not finite, at once.
         repairs.unanswered = "" if keeps or test.had_learnt else trial.finding_id
         repairs.quiet_until = step + (COOL_DOWN_PROBES * self.interval if keeps or test.was_finite else 0)
+        return None
+
+    def _lengthen(self, trial: Trial) -> bool:
+        """Give a run that had learnt nothing twice the time, once: first steps may seem to do nothing."""
+        longest = trial.changed_step + MOST_PROBES_OF_A_TRIAL * self.interval
+        lengthened, trial.due_step = longest > trial.due_step, longest
+        return lengthened
 
     def _held_out_test(self) -> HeldOutTest:
         """The weights now against those before the trial; the state is as it was afterwards."""

@@ -152,8 +152,8 @@ def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | Non
         if finding.kind == "not_learning" and not steps_are_too_small(signals.probes):
             return None
         return _scaled(finding, GROWTH, repairs, grows=True)
-    if finding.kind == "dead_units":
-        # What gets no gradient does not move, at no learning rate.
+    if finding.kind in ("dead_units", "learning_rate_too_high"):
+        # What gets no gradient does not move, at no learning rate; where it does, going back says by how much.
         return None
     return _scaled(finding, 0.1 if finding.kind == "plateau" else 0.5, repairs)
 
