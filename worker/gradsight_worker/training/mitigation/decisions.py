@@ -24,6 +24,8 @@ _RUN_AWAY = ("nonfinite_values", "divergence")
 """Kinds that end a trial at once when they are seen in it."""
 _PAST = 0.1
 """Gain ratio below which the steps go past the minimum along their way."""
+_MOST_CLIPPED = 0.5
+"""Share of steps: with more, a limit is a lower learning rate by another name, and has to show that it helps."""
 _WELL = 1.25
 """Times the best mean loss so far, that the newest loss may be where all is well."""
 _HARMLESS = ("suspect_labels", "weak_category", "overconfidence", "starved_job")
@@ -126,8 +128,14 @@ class ByFindings:
 
     def keeps(self, trial: Trial, step: int, test: HeldOutTest) -> bool:
         """As `Decisions.keeps`: the trigger is quiet, no error rose, and the loss fell, unless nothing was to gain."""
-        gentle = trial.action in (Action.SKIP_STEP, Action.TIGHTEN_CLIPPING)
+        gentle = trial.action == Action.TIGHTEN_CLIPPING and self._clipped_share(trial) < _MOST_CLIPPED
         return self.is_quiet(trial, step) and test.not_worse and (test.better or gentle)
+
+    def _clipped_share(self, trial: Trial) -> float:
+        """Share of the trial's steps whose gradient was cut."""
+        steps = self._monitor.signals.steps
+        cut = steps.clip_factor[steps.step > trial.start_step] < 1
+        return float(cut.mean()) if len(cut) else 0.0
 
     def is_quiet(self, trial: Trial, step: int) -> bool:
         """Whether the finding was not seen in the second half of the trial."""

@@ -142,7 +142,10 @@ def _stop(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None
 
 def _tighten(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
     norms = finite(signals.steps.gradient_norm[~_unchanged(signals.steps)])
-    if not len(norms) or (finding.kind == "loss_spike" and _spikes(signals.steps) <= _FREQUENT_SPIKES):
+    if not len(norms):
+        return None
+    # While a network finds its way out of the beginning, its norms grow: a limit taken from them would hold it there.
+    if finding.kind == "loss_spike" and not (signals.learned and _spikes(signals.steps) > _FREQUENT_SPIKES):
         return None
     return _new(finding, Action.TIGHTEN_CLIPPING, norm_limit=float(np.quantile(norms, _CLIP_QUANTILE)))
 
