@@ -64,7 +64,8 @@ def demo(data: Path, to: Path) -> None:
             spec = load_spec(data / "this_week.yaml", baseline=last_week.job_id)
             this_week = _train(client, "this week", spec)
             _compare(this_week)
-            files = client.job(this_week.job_id).download(to)
+            handle = client.job(this_week.job_id)
+            files = [*handle.download(to), handle.report().save(to / "report.html")]
         _ask(to)
         _scrape(addresses["exporter"], this_week)
         click.echo(f"\nthe result, in {to}")
