@@ -1,6 +1,7 @@
 """What is wrong with a run, and which finding must name it.
 
-Expectations were written down before anything was measured.
+Expectations were written down before the runs that judge; what was changed after looking at runs is said in
+docs/detection.md.
 """
 
 from collections.abc import Mapping
