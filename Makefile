@@ -23,8 +23,8 @@ demo: $(VENV)/.runtime ## train last week's and this week's model on one machine
 	@$(BIN)/gradsight demo
 
 test: $(VENV)/.development ## run the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration
+	$(BIN)/python -m pytest tests/e2e
 
 test-wheel: $(VENV)/.development ## run the suite against the built wheel instead of the sources
 	$(BIN)/python scripts/test_wheel.py --pip-args "$(PIP_ARGS)" $(WHEEL_TESTS)

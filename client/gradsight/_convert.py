@@ -7,9 +7,10 @@ words, timestamps aware datetimes, and what is absent, empty or unspecified beco
 import datetime
 import enum
 import functools
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -65,6 +66,7 @@ def feed_event(message: training_service_pb2.WatchJobsResponse) -> FeedEvent | N
 
 
 _Read = Callable[[Any], Any]
+_FLOATING = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 @functools.cache
@@ -87,6 +89,8 @@ def _reader(field: FieldDescriptor, hint: Any) -> _Read:
         return lambda message: dict(getattr(message, name))
     if field.is_repeated:
         [item, _] = typing.get_args(hint)
+        if field.cpp_type in _FLOATING:
+            return lambda message: _numbers(getattr(message, name))
         if not (field.message_type or field.enum_type):
             return lambda message: tuple(getattr(message, name))
         convert = _converter(field, item)
@@ -112,7 +116,18 @@ def _converter(field: FieldDescriptor, hint: Any) -> _Read:
         return functools.partial(record, hint)
     if field.enum_type:
         return functools.partial(_word, hint, field.enum_type)
+    if field.cpp_type in _FLOATING:
+        return _number
     return lambda value: value
+
+
+def _number(value: float) -> float:
+    """Returns the number; of all that are no number the same one: then records of the same event are equal."""
+    return math.nan if value != value else value
+
+
+def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(_number, values)) if math.isnan(sum(values)) else tuple(values)
 
 
 def _time(value: Any) -> datetime.datetime:

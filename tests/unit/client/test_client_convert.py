@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import enum
+import math
 import pickle
 import random
 from typing import Any
@@ -176,3 +177,11 @@ def _scalar(field: FieldDescriptor, rng: random.Random) -> Any:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return 0.5
     return rng.randint(1, 1000)
+
+
+def test_records_of_the_same_message_are_equal_whatever_was_not_measured() -> None:
+    probe = event_pb2.Probe(step=3, layer_saturated_ratio=[math.nan, 0.5], predicted_decrease=math.nan)
+    wire = probe.SerializeToString()
+    first, second = (_convert.record(gradsight.Probe, event_pb2.Probe.FromString(wire)) for _ in range(2))
+    assert first == second
+    assert math.isnan(first.layer_saturated_ratio[0])
