@@ -14,6 +14,10 @@ import numpy.typing as npt
 from gradsight_insight.categories import Categories
 from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
 
+_SURE_Z = 8.0
+"""Standard deviations above chance from which it is a warning. Some category is always the hardest; what is no more than
+that stays below."""
+
 SUSPECT_LABELS = FindingKind(
     code="FM-28",
     name="suspect_labels",
@@ -34,7 +38,8 @@ SUSPECT_LABELS = FindingKind(
         "a category has at least `lift` times as many rows as its size gives it, so many that chance would bring "
         "them with a probability below that of a normal deviate of `z`; and at least `contradicted` of its rows are "
         "answered otherwise than they are labelled. A model that gets more than `train_error` of the rows wrong has "
-        "not learnt enough to contradict anybody."
+        "not learnt enough to contradict anybody. Below a deviate of 8 it is information: some category is always the "
+        "hardest."
     ),
     look_alikes=(
         "A rare category: its rows are hard because there are few of them. The finding says how many there are; more "
@@ -132,6 +137,7 @@ def crowded_categories(
                 ),
                 Number(name="category_rows", observed=sizes[code], unit="rows", last_step=step),
             ),
+            severity="warning" if z[code] >= _SURE_Z else "info",
             confidence=float(min(0.99, 1.0 - math.exp(-z[code] / 4.0))),
             explanation=(
                 f"Of the {looked_at} training rows that the kept model finds hardest to believe, {found[code]} are "
