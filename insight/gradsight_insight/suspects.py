@@ -15,8 +15,7 @@ from gradsight_insight.categories import Categories
 from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
 
 _SURE_Z = 8.0
-"""Standard deviations above chance from which it is a warning. Some category is always the hardest; what is no more than
-that stays below."""
+"""Standard deviations above chance from which it is a warning: some category is always the hardest."""
 
 SUSPECT_LABELS = FindingKind(
     code="FM-28",
