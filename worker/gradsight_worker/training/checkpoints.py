@@ -101,7 +101,9 @@ def _read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
+        raise CheckpointRefused(path, f"is damaged: {error}") from error
+    except OSError as error:
         raise CheckpointRefused(path, f"cannot be read: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise CheckpointRefused(path, "is not a checkpoint of this version")
