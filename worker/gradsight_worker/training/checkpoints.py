@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except SafetensorError as error:
-        raise CheckpointRefused(path, f"is damaged: {error}") from error
+        raise CheckpointRefused(path, f"cannot be read, it is damaged or no checkpoint: {error}") from error
     except OSError as error:
         raise CheckpointRefused(path, f"cannot be read: {error}") from error
     if metadata.get("format") != _FORMAT:
