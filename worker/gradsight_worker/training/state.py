@@ -117,17 +117,22 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name; the run's own, not copies."""
-        named = {"values": self.parameters.values, "kept.values": self.kept.values}
-        named |= {f"buffers.{number}": buffer for number, buffer in enumerate(self.parameters.buffers)}
+        named = self.learnt() | {"kept.values": self.kept.values}
         named |= {f"kept.buffers.{number}": buffer for number, buffer in enumerate(self.kept.buffers)}
-        named |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()}
-        named |= {f"precision.{name}": tensor for name, tensor in self.precision.state.items()}
-        if self.average is not None:
-            named |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
         if self.repairs is not None:
             named |= {f"repairs.{name}": tensor for name, tensor in self.repairs.tensors().items()}
             named |= {f"{_SNAPSHOT}{name}": tensor for name, tensor in self.repairs.snapshots().items()}
         return named | {f"random.{name}": state for name, state in random_state(self.device).items()}
+
+    def learnt(self) -> dict[str, Tensor]:
+        """What steps have made of the model and of what moves it, by name; the run's own, not copies."""
+        named = {"values": self.parameters.values}
+        named |= {f"buffers.{number}": buffer for number, buffer in enumerate(self.parameters.buffers)}
+        named |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()}
+        named |= {f"precision.{name}": tensor for name, tensor in self.precision.state.items()}
+        if self.average is not None:
+            named |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
+        return named
 
     def facts(self) -> dict[str, Any]:
         """Everything else, as plain JSON values."""

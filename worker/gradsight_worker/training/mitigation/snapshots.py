@@ -11,24 +11,13 @@ if TYPE_CHECKING:
     from gradsight_worker.training.state import TrainingState
 
 
-def restorable(state: "TrainingState") -> dict[str, Tensor]:
-    """The tensors of a run that a snapshot holds, by name; the run's own, not copies.
-
-    Without buffers and average a snapshot would put BatchNorm's statistics of a model that ran away in front of sound
-    weights. Where a run has kept its best weights is no part: going back does not make them worse.
-    """
-    named = {"values": state.parameters.values}
-    named |= {f"buffers.{number}": buffer for number, buffer in enumerate(state.parameters.buffers)}
-    named |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.state.items()}
-    named |= {f"precision.{name}": tensor for name, tensor in state.precision.state.items()}
-    if state.average is not None:
-        named |= {f"average.{name}": tensor for name, tensor in state.average.state.items()}
-    return named
-
-
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A copy on the host, so that a device's memory is left to training."""
+    """A copy of `TrainingState.learnt()` on the host, so that a device's memory is left to training.
+
+    Without buffers and average it would put BatchNorm's statistics of a model that ran away in front of sound weights.
+    Where a run has kept its best weights is no part: going back does not make them worse.
+    """
 
     step: int
     """Optimizer steps done when it was taken."""
@@ -37,12 +26,12 @@ class Snapshot:
     @classmethod
     def of(cls, state: "TrainingState") -> Self:
         """Copy what the state is now; waits for the device."""
-        copies = {name: _on_host(tensor) for name, tensor in restorable(state).items()}
+        copies = {name: _on_host(tensor) for name, tensor in state.learnt().items()}
         return cls(step=state.step, tensors=copies)
 
     def put_into(self, state: "TrainingState") -> None:
         """Make the state what it was; its step goes on counting."""
-        for name, tensor in restorable(state).items():
+        for name, tensor in state.learnt().items():
             tensor.copy_(self.tensors[name])
 
 
