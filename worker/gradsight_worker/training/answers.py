@@ -74,6 +74,14 @@ class Answers:
     confidence: npt.NDArray[np.float32] | None = None
     """Probability of the class that is answered, 0 to 1. Present for classes."""
 
+    @property
+    def wrong_rows(self) -> npt.NDArray[np.bool_] | None:
+        """Whether any answer of a row is wrong; None where a row is not right or wrong.
+
+        Of texts, how often a token is wrong says nothing about the text being wrong.
+        """
+        return None if self.wrong is None or self.counted is not None else self.wrong > 0
+
 
 def targets_of(encoded: EncodedRows, outputs: Outputs) -> Iterator[Tensor]:
     """All targets in order, on the device or the host; all at once, but for tokens that do not fit."""

@@ -59,12 +59,8 @@ def evaluation_signals(
 
 def held_out_rows(answers: Answers) -> HeldOutRows:
     """The first rows of an evaluation, one by one."""
-    # Of texts, how often a token is wrong says nothing about the text being wrong.
-    by_row = answers.wrong is not None and answers.counted is None
-    return HeldOutRows(
-        losses=answers.losses[:MOST_ROWS],
-        wrong=answers.wrong[:MOST_ROWS] > 0 if by_row and answers.wrong is not None else None,
-    )
+    wrong = answers.wrong_rows
+    return HeldOutRows(losses=answers.losses[:MOST_ROWS], wrong=None if wrong is None else wrong[:MOST_ROWS])
 
 
 def compare_rows(

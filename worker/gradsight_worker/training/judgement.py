@@ -83,16 +83,14 @@ def _judge_baseline(
 def _compare(
     prepared: Prepared, plan: TrainingPlan, channel: TrainerChannel, test: Answers, baseline: Answers
 ) -> None:
-    if test.wrong is None or baseline.wrong is None or test.counted is not None:
+    wrong, baseline_wrong = test.wrong_rows, baseline.wrong_rows
+    if wrong is None or baseline_wrong is None:
         comparison = Comparison.impossible(
             "rows of this kind of answers are not right or wrong; compare the losses of the two jobs"
         )
     else:
         comparison = compare(
-            baseline.wrong == 0,
-            test.wrong == 0,
-            categories=prepared.test.categories,
-            impacts=prepared.test.impacts,
+            ~baseline_wrong, ~wrong, categories=prepared.test.categories, impacts=prepared.test.impacts
         )
     message = comparison_message(
         comparison, baseline_job_id=plan.spec.evaluation.baseline_job_id, job_id=plan.job_id

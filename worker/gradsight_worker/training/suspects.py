@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from gradsight_insight.categories import Categories
 from gradsight_insight.kinds import Observation
 from gradsight_insight.suspects import crowded_categories, most_suspect_first
 from gradsight_models.outputs import Outputs
-from gradsight_worker.training.answers import Answers, Autocast, HeldOut, answer, targets_of
-from gradsight_worker.training.data.sampling import SampledRows, evenly_spaced
+from gradsight_worker.training.answers import Answers, Autocast, answer
+from gradsight_worker.training.data.sampling import evenly_spaced
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.preparation import Prepared
+from gradsight_worker.training.train_sample import judged_rows_of_train
 
 MOST_ANSWERED = 100_000
 """Training rows that are answered once more at the end; of a larger file so many, evenly spaced."""
@@ -97,9 +98,9 @@ def find_suspects(
     prepared: Prepared, model: nn.Module, objective: Objective, autocast: Autocast, most: int = MOST_ANSWERED
 ) -> Suspects:
     """Let the model answer training rows once, and put them in order."""
-    sample = training_sample(prepared, most)
+    sample = judged_rows_of_train(prepared, evenly_spaced(len(prepared.splits.train), most))
     answers = answer(model, sample, objective, prepared.outputs, autocast)
-    targets, predicted = _names(sample, answers, prepared.outputs)
+    targets, predicted = _names(answers, prepared.outputs)
     return Suspects(
         order=most_suspect_first(answers.losses),
         ids=sample.rows.ids,
@@ -107,26 +108,12 @@ def find_suspects(
         losses=answers.losses,
         targets=targets,
         predicted=predicted,
-        contradicted=None if answers.wrong is None or answers.counted is not None else answers.wrong > 0,
+        contradicted=answers.wrong_rows,
     )
 
 
-def training_sample(prepared: Prepared, most: int) -> HeldOut:
-    """At most so many training rows, evenly spaced, to be judged as held-out rows are."""
-    places = evenly_spaced(len(prepared.splits.train), most)
-    rows = prepared.splits.train.take(places)
-    return replace(
-        prepared.validation,
-        split=state_pb2.SPLIT_TRAIN,
-        rows=rows,
-        encoded=SampledRows(prepared.train, places),
-        categories=None if rows.categories is None else Categories.of(rows.categories),
-    )
-
-
-def _names(sample: HeldOut, answers: Answers, outputs: Outputs) -> tuple[Sequence[str], Sequence[str]]:
-    if outputs.kind != "classes" or answers.predicted is None:
+def _names(answers: Answers, outputs: Outputs) -> tuple[Sequence[str], Sequence[str]]:
+    if answers.expected is None or answers.predicted is None:
         return (), ()
     names = np.array(outputs.names, dtype=object)
-    expected = np.concatenate([part.cpu().numpy() for part in targets_of(sample.encoded, outputs)])
-    return names[expected].tolist(), names[answers.predicted].tolist()
+    return names[answers.expected].tolist(), names[answers.predicted].tolist()

@@ -1,15 +1,19 @@
-"""A fixed sample of train, judged as validation is: what the model makes of rows that it has seen."""
+"""Rows of train, judged as validation is: what the model makes of rows that it has seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from gradsight.v1 import state_pb2
+from gradsight_insight.categories import Categories
 from gradsight_worker.training.answers import Autocast, HeldOut, answer
 from gradsight_worker.training.data.encoding import ResidentRows
+from gradsight_worker.training.data.sampling import SampledRows
 from gradsight_worker.training.objectives import Objective
 from gradsight_worker.training.preparation import Prepared
 
@@ -38,8 +42,8 @@ class TrainSample:
 
     def error_ratio(self, model: nn.Module, objective: Objective, autocast: Autocast) -> float | None:
         """Share of wrong answers, 0 to 1."""
-        wrong = answer(model, self._held_out, objective, self.prepared.outputs, autocast).wrong
-        return None if wrong is None else float((wrong > 0).mean())
+        wrong = answer(model, self._held_out, objective, self.prepared.outputs, autocast).wrong_rows
+        return None if wrong is None else float(wrong.mean())
 
     @cached_property
     def _held_out(self) -> HeldOut:
@@ -48,14 +52,20 @@ class TrainSample:
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(train), generator=generator)[: self.rows].sort().values
         inputs, targets = train.fetch(chosen.to(train.index_device))
-        return HeldOut(
-            split=state_pb2.SPLIT_TRAIN,
-            rows=self.prepared.splits.train.take(chosen.numpy()),
-            encoded=ResidentRows((*inputs, targets)),
-            categories=None,
-            impacts={},
-            micro_batch=self.prepared.validation.micro_batch,
-        )
+        sample = judged_rows_of_train(self.prepared, chosen.numpy())
+        return replace(sample, encoded=ResidentRows((*inputs, targets)))
+
+
+def judged_rows_of_train(prepared: Prepared, places: npt.NDArray[np.int64]) -> HeldOut:
+    """These rows of train, ascending, each once, to be judged as validation is."""
+    rows = prepared.splits.train.take(places)
+    return replace(
+        prepared.validation,
+        split=state_pb2.SPLIT_TRAIN,
+        rows=rows,
+        encoded=SampledRows(prepared.train, places),
+        categories=None if rows.categories is None else Categories.of(rows.categories),
+    )
 
 
 def train_sample(prepared: Prepared, *, batch_size: int, seed: int) -> TrainSample | None:

@@ -1,7 +1,6 @@
 """From a spec's policy to what the loop consults."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from google.protobuf import json_format
 from torch import nn
 
 from gradsight.v1 import event_pb2, spec_pb2
+from gradsight_insight.held_out import held_out_prior
 from gradsight_models import Layer, Preprocessing
 from gradsight_worker.training.answers import answer
 from gradsight_worker.training.channel import TrainerChannel
@@ -80,7 +80,7 @@ def supervise(
             note_event=monitor.monitor.note_event,
             answers=lambda: held_out_answers(validation, state, channel),
             categories=prepared.validation.categories,
-            prior_loss=_held_out_prior(monitor),
+            prior_loss=held_out_prior(monitor.monitor.facts),
             report=channel.send_event,
             interval=state.cadence.interval,
             total_steps=validation.total_steps,
@@ -126,11 +126,4 @@ def held_out_answers(validation: Validation, state: TrainingState, channel: Trai
             validation.outputs,
             validation.autocast,
         )
-    # Of texts, how often a token is wrong says nothing about the text being wrong.
-    wrong = None if answers.wrong is None or answers.counted is not None else answers.wrong > 0
-    return HeldOutAnswers(losses=answers.losses, wrong=wrong)
-
-
-def _held_out_prior(monitor: RunMonitor) -> float:
-    facts = monitor.monitor.facts
-    return facts.held_out_prior_loss if math.isfinite(facts.held_out_prior_loss) else facts.prior_loss
+    return HeldOutAnswers(losses=answers.losses, wrong=answers.wrong_rows)
