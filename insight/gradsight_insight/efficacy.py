@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradsight_insight.gain import pooled_ratio
 from gradsight_insight.held_out import Paired, paired
 from gradsight_insight.signals import EvaluationSignals, Floats, Probes, Signals
-from gradsight_insight.statistics import finite, mann_kendall_z
+from gradsight_insight.statistics import SIGNIFICANT, finite, mann_kendall_z
 
 WINDOW = 20
 """Probes in a window; between evaluations that are far apart there are more."""
 LEAST = 8
 """Probes from which a window is read."""
-SIGNIFICANT = 2.58
-"""z from which held-out rows count as changed."""
 
 
 class EfficacyVerdict(enum.StrEnum):
@@ -105,9 +104,9 @@ def judge_window(
     ]
     sound = np.isfinite(columns).all(axis=0)
     predicted, actual = (float(total) for total in columns[:2, sound].sum(axis=1))
-    measurable = resolution * float(np.abs(columns[2, sound]).sum())
-    ratio = actual / predicted if predicted > 0 and predicted >= measurable else None
-    enough = int(sound.sum()) >= LEAST and abs(predicted) >= measurable > 0
+    losses = float(np.abs(columns[2, sound]).sum())
+    ratio = pooled_ratio(predicted, actual, losses, resolution)
+    enough = int(sound.sum()) >= LEAST and abs(predicted) >= resolution * losses > 0
     verdict = EfficacyVerdict.UNRESOLVED
     if enough:
         verdict = _verdict(ratio, held_out_z, error_z, falling=_trend(training_loss) <= -1.64)

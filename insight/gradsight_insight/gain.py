@@ -49,6 +49,18 @@ class GainReading(NamedTuple):
     none at all."""
 
 
+def pooled_ratio(predicted: float, actual: float, losses: float, resolution: float) -> float | None:
+    """The ratio of a window's sums; None when the promise is none, or too small to measure.
+
+    Args:
+        predicted: Sum of the promised decreases.
+        actual: Sum of the actual ones.
+        losses: Sum of the losses' magnitudes.
+        resolution: As in GainSettings.
+    """
+    return actual / predicted if predicted > 0 and predicted >= resolution * losses else None
+
+
 class _Probe(NamedTuple):
     step: int
     predicted: float
@@ -88,14 +100,14 @@ class GainWindow:
         """The window as it stands."""
         predicted = math.fsum(probe.predicted for probe in self._probes)
         actual = math.fsum(probe.actual for probe in self._probes)
-        measurable = self._settings.resolution * math.fsum(abs(probe.loss) for probe in self._probes)
-        readable = len(self._probes) >= self._settings.least and predicted > 0 and predicted >= measurable
+        losses = math.fsum(abs(probe.loss) for probe in self._probes)
+        readable = len(self._probes) >= self._settings.least
         return GainReading(
             first_step=self._probes[0].step if self._probes else 0,
             probes=len(self._probes),
             predicted=predicted,
             actual=actual,
-            ratio=actual / predicted if readable else None,
+            ratio=pooled_ratio(predicted, actual, losses, self._settings.resolution) if readable else None,
         )
 
     def state(self) -> list[list[float]]:

@@ -12,9 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gradsight_insight.gain import pooled_ratio
 from gradsight_insight.signals import Floats
 
 Bools = npt.NDArray[np.bool_]
+SIGNIFICANT = 2.58
+"""Standard errors from which a paired difference counts: 99 % of what chance does is nearer to 0."""
 AUTOCORRELATED = 0.2
 """Lag-1 autocorrelation from which a trend test takes it into account."""
 _NORMAL_SPREAD = 1.4826
@@ -216,10 +219,8 @@ def gain_ratio(predicted: npt.ArrayLike, actual: npt.ArrayLike, loss: npt.ArrayL
     """
     columns = np.stack([np.asarray(column, dtype=np.float64) for column in (predicted, actual, loss)])
     promised, brought, losses = columns[:, np.isfinite(columns).all(axis=0)]
-    promise = float(promised.sum())
-    if not promise > 0 or promise < 1e-6 * float(np.abs(losses).sum()):
-        return math.nan
-    return float(brought.sum()) / promise
+    ratio = pooled_ratio(float(promised.sum()), float(brought.sum()), float(np.abs(losses).sum()), 1e-6)
+    return math.nan if ratio is None else ratio
 
 
 def finite(x: npt.ArrayLike) -> Floats:

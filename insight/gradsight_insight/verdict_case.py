@@ -11,10 +11,8 @@ from gradsight_insight.findings import Finding
 from gradsight_insight.held_out import against_best, prior_z
 from gradsight_insight.kinds import Number
 from gradsight_insight.signals import EvaluationSignals, Floats, Signals
-from gradsight_insight.statistics import finite, mann_kendall_z, mean, theil_sen_slope
+from gradsight_insight.statistics import SIGNIFICANT, finite, mann_kendall_z, mean, theil_sen_slope
 
-SIGNIFICANT = 2.58
-"""z from which held-out rows count as changed."""
 _WINDOW = 20
 """Blocks of the training loss."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from gradsight_insight.findings import Finding
 from gradsight_insight.held_out import held_out_prior, paired
 from gradsight_insight.signals import EvaluationSignals
-from gradsight_insight.verdict_case import SIGNIFICANT, Case, decayed
+from gradsight_insight.statistics import SIGNIFICANT
+from gradsight_insight.verdict_case import Case, decayed
 from gradsight_insight.wording import figure, listed, percent
 
 _UNSOUND = ("loss_contract", "step_protocol", "leakage")

@@ -12,7 +12,7 @@ from gradsight_insight.detectors.memorization import near_chance
 from gradsight_insight.held_out import against_best, newest
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import EvaluationSignals, RunFacts, Signals
-from gradsight_insight.statistics import finite, generalization_loss
+from gradsight_insight.statistics import SIGNIFICANT, finite, generalization_loss
 from gradsight_insight.wording import figure, percent
 
 _CONFIRMATIONS = Threshold(
@@ -317,7 +317,7 @@ def _overconfidence(signals: Signals, limits: Mapping[str, float]) -> Observatio
 
 def _error_has_risen(signals: Signals, count: int) -> bool:
     errors = [pair.error_z for pair in against_best(signals, count)]
-    return bool(errors) and all(z is not None and z > 2.58 for z in errors)
+    return bool(errors) and all(z is not None and z > SIGNIFICANT for z in errors)
 
 
 def _rise_z(lowest: EvaluationSignals, evaluation: EvaluationSignals) -> float:

@@ -18,7 +18,7 @@ from gradsight_insight.detectors.windows import (
 )
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Probes, Signals
-from gradsight_insight.statistics import finite, median, paired_z, theil_sen_slope
+from gradsight_insight.statistics import SIGNIFICANT, finite, median, paired_z, theil_sen_slope
 
 EARLY_WINDOW = 5
 """Probes from which steps that are far too large are called so."""
@@ -295,7 +295,7 @@ def _held_out_improves(signals: Signals) -> bool:
     with_rows = [seen.rows for seen in signals.evaluations[-2:] if seen.rows is not None]
     if len(with_rows) < 2 or len(with_rows[0].losses) != len(with_rows[1].losses):
         return False
-    return paired_z(with_rows[0].losses, with_rows[1].losses) <= -2.58
+    return paired_z(with_rows[0].losses, with_rows[1].losses) <= -SIGNIFICANT
 
 
 def _too_low(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:

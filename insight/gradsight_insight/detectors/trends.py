@@ -7,7 +7,7 @@ from functools import partial
 from gradsight_insight.held_out import against_best, prior_z
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Floats, Signals
-from gradsight_insight.statistics import finite, mann_kendall_z
+from gradsight_insight.statistics import SIGNIFICANT, finite, mann_kendall_z
 from gradsight_insight.wording import figure, listed, percent
 
 WINDOW = 20
@@ -175,7 +175,7 @@ def _not_learning(signals: Signals, limits: Mapping[str, float]) -> Observation 
         return None
     evaluation = signals.evaluations[-1] if signals.evaluations else None
     better = None if evaluation is None else prior_z(signals.facts, evaluation)
-    learnt_a_little = better is not None and better < -2.58
+    learnt_a_little = better is not None and better < -SIGNIFICANT
     number = partial(Number, first_step=_first_step(signals, 2 * half), last_step=signals.step)
     evidence = [
         number(name="training_loss_over_prior", observed=now / prior, threshold=limits["prior_share"]),
@@ -183,7 +183,7 @@ def _not_learning(signals: Signals, limits: Mapping[str, float]) -> Observation 
         number(name="trend_z", observed=z, threshold=-1.64, unit="z"),
     ]
     if better is not None:
-        evidence.append(number(name="prior_z", observed=better, threshold=-2.58, unit="z"))
+        evidence.append(number(name="prior_z", observed=better, threshold=-SIGNIFICANT, unit="z"))
     return Observation(
         kind=NOT_LEARNING.name,
         first_step=evidence[0].first_step,

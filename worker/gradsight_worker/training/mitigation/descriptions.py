@@ -1,7 +1,8 @@
 """Repairs and their trials in words and numbers, for the event log."""
 
 from gradsight.v1 import event_pb2, insight_pb2
-from gradsight_worker.training.mitigation.held_out_test import SIGNIFICANT, HeldOutTest
+from gradsight_insight.statistics import SIGNIFICANT
+from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
 from gradsight_worker.training.mitigation.remedies import ACTION_PREFIX, Action, Remedy
 
 

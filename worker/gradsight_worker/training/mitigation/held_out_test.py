@@ -7,10 +7,8 @@ import numpy.typing as npt
 
 from gradsight_insight.categories import Categories
 from gradsight_insight.mcnemar import exact_p_value
-from gradsight_insight.statistics import mcnemar_z, paired_z
+from gradsight_insight.statistics import SIGNIFICANT, mcnemar_z, paired_z
 
-SIGNIFICANT = 2.58
-"""Standard errors: 99 % of what chance does is nearer to 0."""
 _LEVEL = 0.01
 """The same as a probability, for all categories together."""
 _FEWEST_ROWS = 30
