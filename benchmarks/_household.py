@@ -1,7 +1,6 @@
 """What benchmarks start and always end: programs of this machine on free ports, with a directory that is removed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -68,10 +67,9 @@ def verb(name: str, options: Sequence[str], directory: Path) -> Iterator[dict[st
 @contextmanager
 def program(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command until the block ends. It is told to end when this process dies, too."""
-    launcher = [sys.executable, "-I", "-S", run_with_parent.__file__, str(os.getpid())]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*launcher, str(int(signal.SIGTERM)), *command],
+            [*run_with_parent.launcher(signal.SIGTERM), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from gradsight.v1 import event_pb2, state_pb2, training_service_pb2
+from gradsight_service.calls import Context
+from gradsight_service.requests import MOST_IN_PAGE
 from gradsight_service.store_access import StoreAccess
 from gradsight_store.artifacts import Artifacts
 from gradsight_store.events import read_events
@@ -36,6 +39,22 @@ def frame_of(event: event_pb2.JobEvent) -> Frame:
         training_service_pb2.WatchJobResponse(event=event).SerializeToString(),
         event.state_changed.state in TERMINAL_STATES,
     )
+
+
+async def whole_log(
+    store: StoreAccess, artifacts: Artifacts, ref: JobRef, context: Context
+) -> AsyncIterator[event_pb2.JobEvent]:
+    """Every event of a job, in order, read in large pages that nobody shares.
+
+    Raises:
+        StoreError: The store does not answer, or the job is gone.
+    """
+    after, end = 0, False
+    while not end:
+        page = await store.run(read_events(ref, after, MOST_IN_PAGE, artifacts), context)
+        for event in page.events:
+            yield event
+        after, end = page.next_sequence, page.end
 
 
 class EventPages:

@@ -11,10 +11,10 @@ from gradsight_insight.history import last_valid_steps, thinned_places
 from gradsight_service import requests
 from gradsight_service.calls import Context
 from gradsight_service.errors import invalid_request
+from gradsight_service.event_pages import whole_log
 from gradsight_service.limits import shown
 from gradsight_service.store_access import StoreAccess
 from gradsight_store.artifacts import Artifacts
-from gradsight_store.events import read_events
 from gradsight_store.operations import JobRef
 
 _STEP_METRICS = ("loss", "gradient_norm", "learning_rate", "clip_factor")
@@ -59,12 +59,8 @@ async def read_history(
     """
     wanted = _Wanted(request)
     curves = _Curves(wanted)
-    after, end = 0, False
-    while not end:
-        page = await store.run(read_events(ref, after, requests.MOST_IN_PAGE, artifacts), context)
-        for event in page.events:
-            curves.add(event)
-        after, end = page.next_sequence, page.end
+    async for event in whole_log(store, artifacts, ref, context):
+        curves.add(event)
     return await asyncio.to_thread(curves.series)  # a long run has millions of points
 
 

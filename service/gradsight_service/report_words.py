@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradsight.v1 import insight_pb2
-from gradsight_insight.report.data import Evidence, Interval
+from gradsight_insight.kinds import Number
+from gradsight_insight.report.data import Interval
 from gradsight_insight.statistics import wilson
 
 _PREFIXES = {
@@ -29,10 +30,10 @@ def word_of(message: Any, field: str) -> str:
     return value.name.removeprefix(_PREFIXES[enum.name]).lower() if value else "unknown"
 
 
-def evidence_of(told: Iterable[insight_pb2.Evidence]) -> tuple[Evidence, ...]:
+def evidence_of(told: Iterable[insight_pb2.Evidence]) -> tuple[Number, ...]:
     """Evidence of a finding, verdict or repair."""
     return tuple(
-        Evidence(
+        Number(
             name=one.name,
             observed=one.observed,
             threshold=one.threshold if one.HasField("threshold") else None,

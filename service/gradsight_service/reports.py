@@ -7,20 +7,18 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import structlog
 
 from gradsight._reasons import Reason
 from gradsight.v1 import training_service_pb2 as pb
-from gradsight_service import requests
 from gradsight_service.calls import Context, time_left
 from gradsight_service.errors import CallError, invalid_request
+from gradsight_service.event_pages import whole_log
 from gradsight_service.report_process import frame
 from gradsight_service.store_access import StoreAccess
 from gradsight_store import run_with_parent
 from gradsight_store.artifacts import Artifacts
-from gradsight_store.events import read_events
 from gradsight_store.findings import MOST_KEPT, list_findings
 from gradsight_store.jobs import get_job
 from gradsight_store.operations import JobRef
@@ -115,14 +113,8 @@ class Reports:
             return content
 
     async def _input(self, ref: JobRef, context: Context) -> AsyncIterator[bytes]:
-        after, end = 0, False
-        while not end:
-            page = await self._store.run(
-                read_events(ref, after, requests.MOST_IN_PAGE, self._artifacts), context
-            )
-            for event in page.events:
-                yield frame(b"e", event)
-            after, end = page.next_sequence, page.end
+        async for event in whole_log(self._store, self._artifacts, ref, context):
+            yield frame(b"e", event)
         findings = await self._store.run(list_findings(ref, page_size=MOST_KEPT), context)
         for finding in findings.findings:
             yield frame(b"f", finding)
@@ -132,14 +124,7 @@ class Reports:
     @contextlib.asynccontextmanager
     async def _process(self, form: str) -> AsyncIterator[asyncio.subprocess.Process]:
         """A process that renders; it does not outlive the block, nor this process."""
-        tied = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(Path(run_with_parent.__file__)),
-            str(os.getpid()),
-            str(int(signal.SIGKILL)),
-        ]
+        tied = run_with_parent.launcher(signal.SIGKILL)
         process = await asyncio.create_subprocess_exec(
             *tied,
             sys.executable,

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -201,9 +200,8 @@ def _launch(binary: Path, data_dir: Path, port: int | None, lock: int) -> Embedd
     if socket_path:
         socket_path.unlink(missing_ok=True)
         settings |= {"unixsocket": str(socket_path), "unixsocketperm": "700"}
-    launcher = [sys.executable, "-I", "-S", str(Path(run_with_parent.__file__)), str(os.getpid())]
     # Asked, not killed: while a slow disk syncs, `everysec` holds acknowledged writes back for up to two seconds.
-    launcher.append(str(int(signal.SIGTERM)))
+    launcher = run_with_parent.launcher(signal.SIGTERM)
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     with (data_dir / "store.log").open("wb") as log:
         process = subprocess.Popen(

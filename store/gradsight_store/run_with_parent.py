@@ -13,6 +13,11 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
+def launcher(end: int) -> list[str]:
+    """What to put before a program's path, so that it gets the signal `end` when the calling process ends."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(end))]
+
+
 def main() -> None:
     """Tie this process to its parent, then become the program. Exits with 1 when the parent has gone already."""
     parent, end, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]

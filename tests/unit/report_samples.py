@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gradsight_insight.kinds import Number
 from gradsight_insight.report import data as report
 from gradsight_insight.statistics import wilson
 
@@ -66,7 +67,7 @@ def findings() -> tuple[report.Finding, ...]:
         )
         for place in range(12)
     )
-    evidence = report.Evidence(
+    evidence = Number(
         name="first_to_last_gradient", observed=3.1e-4, threshold=1e-3, first_step=200, last_step=360
     )
     return (
@@ -113,7 +114,7 @@ def findings() -> tuple[report.Finding, ...]:
             explanation="In the category returns one row in ten carries a label that the finished model contradicts "
             "with high confidence. Wrong labels put a floor under the error of their category.",
             actions=("Check the rows listed below, and correct their labels.", "Train again, and compare."),
-            evidence=(report.Evidence(name="contradicted_share", observed=0.104, threshold=0.03, unit=""),),
+            evidence=(Number(name="contradicted_share", observed=0.104, threshold=0.03, unit=""),),
             confidence=0.9,
             suspects=suspects,
         ),
@@ -227,12 +228,8 @@ def finished(steps: int = 564, *, layers: tuple[str, ...] = LAYERS, **changes: A
                 "standard errors.",
             ),
             evidence=(
-                report.Evidence(
-                    name="held_out_z", observed=0.2, threshold=-2.58, first_step=480, last_step=564
-                ),
-                report.Evidence(
-                    name="gain_ratio", observed=0.62, threshold=0.25, first_step=400, last_step=560
-                ),
+                Number(name="held_out_z", observed=0.2, threshold=-2.58, first_step=480, last_step=564),
+                Number(name="gain_ratio", observed=0.62, threshold=0.25, first_step=400, last_step=560),
             ),
             kept_checkpoint_usable=True,
             step=steps,

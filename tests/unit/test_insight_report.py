@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.unit import report_samples as samples
 
+from gradsight_insight.kinds import Number
 from gradsight_insight.report import data as report
 from gradsight_insight.report.gain_picture import stretches
 from gradsight_insight.report.headline import chips, headline
@@ -248,9 +249,7 @@ def hostile() -> report.ReportData:
         job,
         asked=(report.Line(text, text),),
         rows=(report.Line(text, text),),
-        findings=(
-            replace(finding, suspects=(row,), evidence=(report.Evidence(name=text, observed=1, unit=text),)),
-        ),
+        findings=(replace(finding, suspects=(row,), evidence=(Number(name=text, observed=1, unit=text),)),),
         mitigations=(replace(job.mitigations[0], description=text, message=text, action=text),),
         comparison=replace(job.comparison, message=text, categories=(changed,)),
         verdict=replace(job.verdict, reasons=(text,)),

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gradsight_insight.kinds import Number
+
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
 
@@ -95,18 +97,6 @@ class Efficacy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """One number that a judgement stands on."""
-
-    name: str
-    observed: float
-    threshold: float | None = None
-    unit: str = ""
-    first_step: int = 0
-    last_step: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class SuspectRow:
     """A row that should be looked at."""
 
@@ -133,7 +123,7 @@ class Finding:
     last_step: int
     explanation: str
     actions: tuple[str, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[Number, ...] = ()
     confidence: float = 1.0
     open: bool = True
     cause_finding_id: str = ""
@@ -154,7 +144,7 @@ class Mitigation:
     """`kept`, `reverted`, `applied` (without a trial) or `on trial`."""
     outcome_step: int | None = None
     message: str = ""
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +154,7 @@ class RunVerdict:
     verdict: str
     confirmed: bool
     reasons: tuple[str, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Number, ...]
     kept_checkpoint_usable: bool
     step: int
 

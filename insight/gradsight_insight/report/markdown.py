@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from gradsight_insight.kinds import Number
 from gradsight_insight.report import words
-from gradsight_insight.report.data import Evidence, ReportData
+from gradsight_insight.report.data import ReportData
 from gradsight_insight.report.headline import chips, headline, tiles
 from gradsight_insight.report.legends import GLOSSARY
 from gradsight_insight.report.order import Numbered, advice, flat, numbered
@@ -201,7 +202,7 @@ def _lines(title: str, lines: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield _table(("", ""), lines)
 
 
-def _evidence(numbers: Iterable[Evidence]) -> Iterator[str]:
+def _evidence(numbers: Iterable[Number]) -> Iterator[str]:
     rows = [
         (
             words.plain(one.name),

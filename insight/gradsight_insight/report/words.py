@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from gradsight_insight.report.data import Evidence, Interval
+from gradsight_insight.kinds import Number
+from gradsight_insight.report.data import Interval
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -159,7 +160,7 @@ def span(start: datetime | None, end: datetime | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def proof(evidence: Iterable[Evidence]) -> str:
+def proof(evidence: Iterable[Number]) -> str:
     """What a judgement stands on, in a line: `Held out z −3.1 (against −2.58)`."""
     return "; ".join(
         f"{plain(one.name)} {number(one.observed)} {unit(one.unit)}".rstrip()

@@ -214,14 +214,7 @@ def start_service(
         directory = tmp_path_factory.mktemp("service")
         ready = directory / "ready.json"
         # Tied to this process: a test run that is killed leaves no service behind.
-        tied = [
-            sys.executable,
-            "-I",
-            "-S",
-            run_with_parent.__file__,
-            str(os.getpid()),
-            str(int(signal.SIGKILL)),
-        ]
+        tied = run_with_parent.launcher(signal.SIGKILL)
         command = [*tied, sys.executable, "-m", "gradsight.cli", "serve", "--store", server.url]
         command += ["--artifacts", str(service_root), "--ready-file", str(ready)]
         command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", *arguments]
