@@ -17,6 +17,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from gradsight import _events
+from gradsight._enum_words import word
 from gradsight._events import FeedEvent, Gap, JobEvent
 from gradsight._job import Job
 from gradsight._records import Record
@@ -137,8 +138,5 @@ def _time(value: Any) -> datetime.datetime:
 
 def _word(cls: type[enum.StrEnum], descriptor: EnumDescriptor, number: int) -> enum.StrEnum:
     """Returns the member of `cls` for an enumeration's value; `UNKNOWN` for values of a newer service."""
-    value = descriptor.values_by_number.get(number)
-    if value is None:
-        return cls("unknown")
-    word = value.name.removeprefix(descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")).lower()
-    return cls(word) if word in cls.__members__.values() else cls("unknown")
+    known = word(descriptor, number)
+    return cls(known) if known and known in cls.__members__.values() else cls("unknown")

@@ -19,6 +19,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from gradsight import _enum_words
 from gradsight._errors import FieldViolation, InvalidSpec
 from gradsight._export import GRAPH_FILE, WEIGHTS_FILE
 from gradsight._plain import format_duration, parse_duration
@@ -291,11 +292,8 @@ def _is_path(value: Any) -> bool:
 @functools.cache
 def _words(field: FieldDescriptor) -> dict[str, int]:
     """The words of an enumeration, without the prefix that its values share and without `unspecified`."""
-    enumeration: Any = field.enum_type
-    prefix = enumeration.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return {
-        value.name.removeprefix(prefix).lower(): value.number for value in enumeration.values if value.number
-    }
+    assert field.enum_type is not None
+    return _enum_words.words(field.enum_type)
 
 
 def _form(message: Message) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gradsight._enum_words import word
 from gradsight._plain import format_duration
 
 
@@ -89,7 +90,4 @@ def _plain(field: Any, value: Any) -> Any:
         if value.DESCRIPTOR.full_name == "google.protobuf.Duration":
             return format_duration(value.seconds * 10**9 + value.nanos)  # type: ignore[attr-defined]
         return {inner.name: _value(value, inner) for inner, _ in value.ListFields()}
-    if field.enum_type and value in field.enum_type.values_by_number:
-        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-        return field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
-    return value
+    return (word(field.enum_type, value) or value) if field.enum_type else value

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from gradsight._enum_words import words
 from gradsight._reasons import Reason
 from gradsight_service.errors import Violation
 
@@ -296,10 +297,8 @@ def _item_violations(limit: Items, path: str, value: Any) -> Iterator[Violation]
 
 
 def _enum_violations(enum: EnumDescriptor, path: str, value: int) -> Iterator[Violation]:
-    prefix = next(iter(enum.values)).name.removesuffix("UNSPECIFIED")
-    supported = [known.name.removeprefix(prefix).lower() for known in enum.values if known.number]
     if value not in enum.values_by_number:
-        yield Violation(path=path, message=f"got {value}, allowed {', '.join(supported)}")
+        yield Violation(path=path, message=f"got {value}, allowed {', '.join(words(enum))}")
 
 
 def _siblings(descriptor: FieldDescriptor) -> str:

@@ -3,31 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
+from gradsight._enum_words import word
 from gradsight.v1 import insight_pb2
 from gradsight_insight.kinds import Number
 from gradsight_insight.report.data import Interval
 from gradsight_insight.statistics import wilson
 
-_PREFIXES = {
-    "JobState": "JOB_STATE_",
-    "Severity": "SEVERITY_",
-    "FindingSubject": "FINDING_SUBJECT_",
-    "Split": "SPLIT_",
-    "EfficacyVerdict": "EFFICACY_VERDICT_",
-    "Verdict": "VERDICT_",
-    "ComparisonVerdict": "COMPARISON_VERDICT_",
-    "ChangeVerdict": "CHANGE_VERDICT_",
-    "MitigationAction": "MITIGATION_ACTION_",
-    "JobErrorReason": "JOB_ERROR_REASON_",
-    "Fault": "FAULT_",
-}
-
 
 def word_of(message: Any, field: str) -> str:
     """The word of a message's enumeration, `converged` say; `unknown` for one that this service is too old for."""
-    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
-    value = enum.values_by_number.get(getattr(message, field))
-    return value.name.removeprefix(_PREFIXES[enum.name]).lower() if value else "unknown"
+    return word(message.DESCRIPTOR.fields_by_name[field].enum_type, getattr(message, field)) or "unknown"
 
 
 def evidence_of(told: Iterable[insight_pb2.Evidence]) -> tuple[Number, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from google.protobuf.descriptor import EnumDescriptor
 
+from gradsight._enum_words import word
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -51,6 +53,4 @@ def number(value: float) -> str:
 
 def value_word(enum: EnumDescriptor, number: int) -> str:
     """The word of an enumeration's value, `running` say; a value from a newer writer is shown as its number."""
-    value = enum.values_by_number.get(number)
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return value.name.removeprefix(prefix).lower() if value is not None else str(number)
+    return word(enum, number) or str(number)

@@ -5,6 +5,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gradsight._enum_words import word
 from gradsight_models import ARCHITECTURES, BuiltinSource, ModelSource
 from gradsight_models.program import ProgramSource
 from gradsight_models.recipes import RecipeRefused, RecipeSource
@@ -55,8 +56,7 @@ def _options(message: Message) -> Mapping[str, Any]:
     options: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.enum_type is not None:
-            prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
-            options[field.name] = field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
+            options[field.name] = word(field.enum_type, value)
         else:
             options[field.name] = list(value) if field.is_repeated else value
     return options
