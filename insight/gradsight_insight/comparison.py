@@ -142,15 +142,7 @@ class Comparison:
     @property
     def regressed_categories(self) -> tuple[CategoryChange, ...]:
         """Categories whose error rose, the largest impact first."""
-        return self._changed(Change.REGRESSED)
-
-    @property
-    def improved_categories(self) -> tuple[CategoryChange, ...]:
-        """Categories whose error fell, the largest impact first."""
-        return self._changed(Change.IMPROVED)
-
-    def _changed(self, change: Change) -> tuple[CategoryChange, ...]:
-        found = (category for category in self.categories if category.change is change)
+        found = (category for category in self.categories if category.change is Change.REGRESSED)
         return tuple(sorted(found, key=lambda category: -category.impact))
 
 

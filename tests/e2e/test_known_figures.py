@@ -6,12 +6,10 @@ Shorter than `benchmarks/accuracy.py`, with thresholds to fit. The data come wit
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from tests.e2e.conftest import Household
-from torch import nn
+from tests.e2e.known_data import convolution, write_tensors
 
 from gradsight import Client, JobState, export
 
@@ -37,17 +35,7 @@ def test_a_convolution_of_the_users_own_reads_mnist_1d(household: Household, tmp
     mnist1d = pytest.importorskip("mnist1d.data")
     data = mnist1d.make_dataset(mnist1d.get_dataset_args())
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Unflatten(1, (1, 40)),
-        nn.Conv1d(1, 25, 5, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(125, 10),
-    )
+    network = convolution()
     with household.client() as client:
         reached = accuracy(
             client,
@@ -71,8 +59,3 @@ def accuracy(client: Client, **options: Any) -> float:
     assert job.summary.test is not None
     assert job.summary.test.error_ratio is not None
     return 1 - job.summary.test.error_ratio
-
-
-def write_tensors(path: Path, inputs: Any, targets: Any) -> Path:
-    safetensors.numpy.save_file({"input": inputs.astype(np.float32), "label": targets.astype(np.int64)}, path)
-    return path

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.e2e.conftest import Household
-from tests.e2e.test_known_figures import write_tensors
+from tests.e2e.known_data import convolution, write_tensors
 from torch import nn
 
 from gradsight import Finding, Job, JobState, Severity, export
@@ -71,18 +71,7 @@ def test_shuffled_features_end_in_a_finding_that_names_the_data(
     order = np.random.default_rng(0).permutation(40)
     rows = {**mnist1d, "x": mnist1d["x"][:, order], "x_test": mnist1d["x_test"][:, order]}
     torch.manual_seed(0)
-    convolution = nn.Sequential(
-        nn.Unflatten(1, (1, 40)),
-        nn.Conv1d(1, 25, 5, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(125, 10),
-    )
-    _, findings = train(household, tmp_path, rows, convolution, 300)
+    _, findings = train(household, tmp_path, rows, convolution(), 300)
     (contract,) = [finding for finding in findings if finding.kind == "input_contract"]
     assert contract.subject == "input"
     assert any(number.name == "neighbour_correlation" for number in contract.evidence)
