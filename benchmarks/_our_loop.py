@@ -4,7 +4,11 @@ import math
 import multiprocessing
 import select
 import socket
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,6 +39,8 @@ from gradsight_worker.training.telemetry import StepSlot, Telemetry
 
 INTERVAL_S = 60
 """Between two saved states where the spec says nothing."""
+_SLICES = 10
+"""Parts of `Case.steps`, after each of which the turns of one loop change."""
 
 
 def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
@@ -42,19 +48,77 @@ def our_loop(case: Case, model: nn.Module, directory: Path) -> Turn:
     return _turn_of(job_loop(case, model, directory, saver=_ByTheClock))
 
 
-def measured_loop(case: Case, directory: Path, probe_interval_steps: int | None) -> Turn:
-    """The same with a cadence of its own; None: the default one."""
-    model = case.model()
-    return _turn_of(
-        job_loop(case, model, directory, saver=_ByTheClock, probe_interval_steps=probe_interval_steps)
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Seconds that as many steps took with everything measured, and with nothing."""
+
+    measured: float
+    silent: float
+    steps: int
+    """Of either kind."""
+
+
+def loop_by_turns(
+    case: Case, directory: Path, probe_interval_steps: int | None
+) -> Callable[[int], list[Spent]]:
+    """A job's loop that can leave its telemetry out, after its warm-up; the answer takes so many pairs of turns.
+
+    Both turns share the model, the rows, the memory and whatever luck the process has with it. A pair is a whole number
+    of intervals between probes, for `case.steps` steps or more, so that it holds as many probes as its steps cost; it
+    is taken in slices, in changing order, because a machine's speed wanders within a second.
+
+    `probe_interval_steps` is the cadence; None: the default one.
+    """
+    loop = job_loop(
+        case,
+        case.model(),
+        directory,
+        saver=_ByTheClock,
+        telemetry=_InTurns,
+        probe_interval_steps=probe_interval_steps,
     )
+    measured, silent = partial(_take, loop), partial(_take_silently, loop, _Silent(loop.state))
+    measured(case.warm_up)
+    slice_steps = max(1, case.steps // _SLICES)
+
+    def pair() -> Spent:
+        steps = _steps_to_a_probe(loop, case.steps)
+        seconds = {measured: 0.0, silent: 0.0}
+        order = [measured, silent]
+        for begin in range(0, steps, slice_steps):
+            for turn in order:
+                seconds[turn] += turn(min(slice_steps, steps - begin))
+            order.reverse()
+        return Spent(measured=seconds[measured], silent=seconds[silent], steps=steps)
+
+    return lambda pairs: [pair() for _ in range(pairs)]
 
 
-def silent_loop(case: Case, directory: Path) -> Turn:
-    """The same steps, of which nothing is measured, reported or judged."""
-    loop = job_loop(case, case.model(), directory, saver=_ByTheClock)
-    loop.telemetry = _Silent(loop.state)  # type: ignore[assignment]
-    return _turn_of(loop)
+def _steps_to_a_probe(loop: TrainingLoop, at_least: int) -> int:
+    """How many steps end with one that is probed, if the cadence stays as it is."""
+    cadence, step = loop.state.cadence, loop.state.step
+    if cadence.next_step <= step:
+        raise RuntimeError(f"no probe since step {cadence.next_step}, now {step}: measuring must have failed")
+    steps = cadence.next_step - step
+    return steps + max(0, -(-(at_least - steps) // cadence.interval)) * cadence.interval
+
+
+def _take(loop: TrainingLoop, steps: int) -> float:
+    """Nothing but steps, without what a loop does at its end: slices end often, and the run does not."""
+    began = clock()
+    for _ in range(steps):
+        loop._take(loop.state.step + 1)
+    return clock() - began
+
+
+def _take_silently(loop: TrainingLoop, silent: "_Silent", steps: int) -> float:
+    """The same, of which nothing is measured, reported or judged; the step numbers are used again."""
+    step, telemetry = loop.state.step, loop.telemetry
+    loop.telemetry = silent  # type: ignore[assignment]
+    with telemetry.paused():
+        seconds = _take(loop, steps)
+    loop.telemetry, loop.state.step = telemetry, step
+    return seconds
 
 
 def _turn_of(loop: TrainingLoop) -> Turn:
@@ -73,6 +137,7 @@ def job_loop(
     directory: Path,
     *,
     saver: type[CheckpointSaver],
+    telemetry: type[Telemetry] = Telemetry,
     interval_s: int = INTERVAL_S,
     probe_interval_steps: int | None = None,
 ) -> TrainingLoop:
@@ -88,7 +153,7 @@ def job_loop(
     prober = Prober(model, layers_of(model), parameters)
     channel = _drained_channel()
     monitor = _monitor(case, model, prober, channel)
-    telemetry = Telemetry(
+    reporting = telemetry(
         report=lambda event, droppable: channel.send_event(event, droppable=droppable),
         device=state.device,
         prober=prober,
@@ -111,7 +176,7 @@ def job_loop(
             prober=prober,
             report=channel.send_event,
         ),
-        telemetry=telemetry,
+        telemetry=reporting,
         validation=_NeverDue(),  # type: ignore[arg-type]
         saver=saver(spec=spec, directory=directory, attempt=1, channel=channel),
         channel=channel,
@@ -159,6 +224,18 @@ class _Silent:
     def paused(self) -> AbstractContextManager[None]:
         """Nobody counts the time."""
         return nullcontext()
+
+
+class _InTurns(Telemetry):
+    """As always, but that reports go out as often as in a loop that takes no turns."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time of the other's turn brings the next report no nearer."""
+        began = time.perf_counter()
+        with super().paused():
+            yield
+        self._last_flush += time.perf_counter() - began
 
 
 class _ByTheClock(CheckpointSaver):

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import platform
+import statistics
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ class Figure:
     """One measured number.
 
     `bar` is what it must reach: at least that (`direction` "at_least") or at most ("at_most"); None for figures that
-    only stand beside the others.
+    only stand beside the others. `spread` is from where to where the value may lie, for medians of repetitions.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Figure:
     unit: str
     bar: float | None = None
     direction: Literal["at_least", "at_most"] = "at_least"
+    spread: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -30,6 +33,38 @@ class Figure:
         if self.bar is None:
             return None
         return self.value >= self.bar if self.direction == "at_least" else self.value <= self.bar
+
+
+def median_figure(
+    name: str,
+    values: list[float],
+    *,
+    unit: str,
+    bar: float | None = None,
+    direction: Literal["at_least", "at_most"] = "at_least",
+) -> Figure:
+    """The median of repetitions, with where it may lie beside it."""
+    return Figure(
+        name=name,
+        value=statistics.median(values),
+        unit=unit,
+        bar=bar,
+        direction=direction,
+        spread=_interval_of_median(values),
+    )
+
+
+def _interval_of_median(values: list[float]) -> tuple[float, float]:
+    """From where to where the median lies that these values were drawn around, with 90 % confidence or more.
+
+    Two order statistics: each value lies above that median with probability 1/2, whatever the distribution. Of fewer
+    than five values it is the lowest and the highest, with less confidence.
+    """
+    ordered, count, cut = sorted(values), len(values), 0
+    # Cutting one more off each end must leave it 90 %: so many coins of `count` show heads with probability ≤ 5 %.
+    while 20 * sum(math.comb(count, heads) for heads in range(cut + 2)) <= 2**count:
+        cut += 1
+    return ordered[cut], ordered[-1 - cut]
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -49,6 +84,11 @@ def report(benchmark: str, figures: list[Figure], *, as_json: bool) -> None:
         bar = (
             "" if figure.bar is None else f"  bar {sign} {figure.bar:g}  {'met' if figure.met else 'NOT MET'}"
         )
+        if figure.spread is not None:
+            low, high = figure.spread
+            bar = f"  {low:.4g} to {high:.4g}{bar}"
+            if figure.bar is not None and low <= figure.bar <= high:
+                bar += ", but within the spread"
         print(f"  {figure.name:<{width}}  {figure.value:>10.4g} {figure.unit:<10}{bar}")
     if as_json:
         rows = [

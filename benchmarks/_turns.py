@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Any, Generic, TypeVar
 
+Answer = TypeVar("Answer")
 Turn = Callable[[int], float]
 """Takes so many steps; the seconds that they took."""
 
@@ -25,39 +27,41 @@ def measure_processor_time() -> None:
 _clock: Callable[[], float] = time.perf_counter
 
 
-class LoopProcess:
+class LoopProcess(Generic[Answer]):
     """One loop in a process of its own, for as many turns as are wanted. A context manager.
 
-    `set_up` is called there, with the arguments, and answers with the loop's turn.
+    `set_up` is called there, with the arguments, and answers with the loop's turn: a `Turn`, or something else that
+    takes a number.
     """
 
-    def __init__(self, set_up: Callable[..., Turn], *arguments: object) -> None:
+    def __init__(self, set_up: Callable[..., Callable[[int], Answer]], *arguments: object) -> None:
         self._pool = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=partial(_begin, set_up, *arguments),
         )
 
-    def take(self, steps: int) -> float:
-        """Let it take so many steps; the seconds that they took."""
-        return self._pool.submit(_take, steps).result()
+    def take(self, count: int) -> Answer:
+        """Let it take so many steps, or what its turn counts; what the turn says of them."""
+        answer: Answer = self._pool.submit(_take, count).result()
+        return answer
 
-    def __enter__(self) -> "LoopProcess":
+    def __enter__(self) -> "LoopProcess[Answer]":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
 
-_turns: list[Turn] = []
+_turns: list[Callable[[int], Any]] = []
 
 
-def _begin(set_up: Callable[..., Turn], *arguments: object) -> None:
+def _begin(set_up: Callable[..., Callable[[int], Any]], *arguments: object) -> None:
     _turns.append(set_up(*arguments))
     # As the worker does before it forks a trainer; here for every loop.
     gc.collect()
     gc.freeze()
 
 
-def _take(steps: int) -> float:
-    return _turns[0](steps)
+def _take(count: int) -> Any:
+    return _turns[0](count)

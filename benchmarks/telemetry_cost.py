@@ -1,27 +1,30 @@
 """What telemetry costs: the time of a step with everything measured and judged, over that of a step with nothing.
 
 The loop is a job's own, and so are its signals: numbers of every step, probes of layers and of the update, the channel
-to a process that drains it, and the detectors' looks. Against it the same loop whose steps leave nothing behind. Three
-cadences: the default one after its dense beginning (until step 200, which is in the warm-up), a probe at every step,
-and one at every 50th. Both loops live in processes of their own and take turns, one right after the other and each time
-in the other order; a ratio is the median over such pairs.
+to a process that drains it, and the detectors' looks. Three cadences: the default one after its dense beginning (until
+step 200, which is in the warm-up), a probe at every step, and one at every 50th.
+
+A process is faster than another of the same program for as long as it lives, by up to a fifth: by the places of its
+memory, the pages that it gives back and gets again, the core. So the steps with telemetry and those without are taken
+by the same loop of the same process, in turns of a few steps each. A pair of turns is a whole number of intervals
+between probes, so that probes count with their share of the steps: a median over shorter turns would not see them. A
+process's ratio is that of the sums over its pairs; the figure is the median over processes, and the spread beside it is
+where that median lies with 90 % confidence (of five processes: the lowest and the highest). A bar within the spread is
+neither met nor missed. All of it takes 20 to 25 minutes.
 """
 
 import argparse
-import statistics
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from _household import scratch_directory
-from _our_loop import measured_loop, silent_loop
-from _report import Figure, arguments, report
+from _our_loop import Spent, loop_by_turns
+from _report import Figure, arguments, median_figure, report
 from _step_cases import CASES
-from _turns import LoopProcess, Turn, measure_processor_time
+from _turns import LoopProcess, measure_processor_time
 
 from gradsight_worker.training.computing import set_up_processor
 
-_SILENT = "nothing"
 _CADENCES: Mapping[str, int | None] = {"default": None, "every step": 1, "every 50 steps": 50}
 _BARS = {"mlp": 1.10}
 _BAR_OF_LONG_STEPS = 1.03
@@ -32,8 +35,8 @@ def main() -> None:
     figures = []
     for case in options.case or CASES:
         for cadence in options.cadence or _CADENCES:
-            pairs = _pairs(case, cadence, options)
-            figures += _figures(case, cadence, pairs)
+            processes = [_process(case, cadence, options) for _ in range(options.processes)]
+            figures += _figures(case, cadence, processes)
     report("telemetry_cost", figures, as_json=options.json)
 
 
@@ -41,60 +44,48 @@ def _options() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="only this one (repeatable)")
     parser.add_argument("--cadence", action="append", choices=_CADENCES, help="only this one (repeatable)")
-    parser.add_argument("--pairs", type=int, help="pairs of turns (20; quick: 4)")
+    parser.add_argument("--processes", type=int, help="fresh processes for each ratio (5; quick: 2)")
+    parser.add_argument("--pairs", type=int, help="pairs of turns in each process (4; quick: 2)")
     parser.add_argument(
         "--processor-time",
         action="store_true",
         help="not the wall's: for a machine that has other things to do",
     )
     options = parser.parse_args()
-    options.pairs = options.pairs or (4 if options.quick else 20)
+    options.processes = options.processes or (2 if options.quick else 5)
+    options.pairs = options.pairs or (2 if options.quick else 4)
     return options
 
 
-def _pairs(case: str, cadence: str, options: argparse.Namespace) -> list[tuple[float, float]]:
-    """Seconds for one step with telemetry and without, one right after the other."""
-    steps, found = CASES[case].steps, []
-    with ExitStack() as stack:
-        directory = stack.enter_context(scratch_directory())
-        processes = {
-            which: stack.enter_context(
-                LoopProcess(_set_up, case, which, options.processor_time, directory / which)
-            )
-            for which in (cadence, _SILENT)
-        }
-        for process in processes.values():
-            process.take(CASES[case].warm_up)
-        for number in range(options.pairs):
-            order = (cadence, _SILENT) if number % 2 else (_SILENT, cadence)
-            seconds = {which: processes[which].take(steps) / steps for which in order}
-            found.append((seconds[cadence], seconds[_SILENT]))
-    return found
+def _process(case: str, cadence: str, options: argparse.Namespace) -> Spent:
+    """What the steps of all pairs took in a fresh process."""
+    with (
+        scratch_directory() as directory,
+        LoopProcess(_set_up, case, cadence, options.processor_time, directory) as process,
+    ):
+        pairs = process.take(options.pairs)
+    return Spent(
+        measured=sum(pair.measured for pair in pairs),
+        silent=sum(pair.silent for pair in pairs),
+        steps=sum(pair.steps for pair in pairs),
+    )
 
 
-def _set_up(case: str, which: str, processor_time: bool, directory: Path) -> Turn:
+def _set_up(case: str, cadence: str, processor_time: bool, directory: Path) -> Callable[[int], list[Spent]]:
     set_up_processor(1)
     if processor_time:
         measure_processor_time()
-    if which == _SILENT:
-        return silent_loop(CASES[case], directory)
-    return measured_loop(CASES[case], directory, _CADENCES[which])
+    return loop_by_turns(CASES[case], directory, _CADENCES[cadence])
 
 
-def _figures(case: str, cadence: str, pairs: list[tuple[float, float]]) -> list[Figure]:
+def _figures(case: str, cadence: str, processes: list[Spent]) -> list[Figure]:
+    ratios = [spent.measured / spent.silent for spent in processes]
     bar = _BARS.get(case, _BAR_OF_LONG_STEPS) if cadence == "default" else None
-    figures = [
-        Figure(
-            name=f"{case}, {cadence}: time of a step, times that of one with nothing",
-            value=statistics.median(measured / silent for measured, silent in pairs),
-            unit="ratio",
-            bar=bar,
-            direction="at_most",
-        )
-    ]
+    name = f"{case}, {cadence}: time of a step, times that of one with nothing"
+    figures = [median_figure(name, ratios, unit="ratio", bar=bar, direction="at_most")]
     if cadence == "default":
-        alone = 1000 * statistics.median(silent for _, silent in pairs)
-        figures.insert(0, Figure(name=f"{case}: a step with nothing", value=alone, unit="ms"))
+        alone = [1000 * spent.silent / spent.steps for spent in processes]
+        figures.insert(0, median_figure(f"{case}: a step with nothing", alone, unit="ms"))
     return figures
 
 
