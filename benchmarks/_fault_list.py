@@ -240,7 +240,7 @@ _SPECS = (
     Fault(
         name="over-regularized",
         said="Decay shrinks the weights faster than the gradient makes them grow.",
-        expected=("not_learning", "vanishing_gradient"),
+        expected=("excessive_decay", "not_learning", "vanishing_gradient"),
         spec=_optimizer(learning_rate=0.1, weight_decay=1.0, sgd={"momentum": 0.0}),
     ),
 )

@@ -5,7 +5,7 @@ import multiprocessing
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from safetensors.torch import load
 from torch import nn
 
 from gradsight.v1 import spec_pb2
-from gradsight_insight.signals import RunFacts
+from gradsight_insight.signals import LayerFacts, RunFacts
 from gradsight_models import layers_of
 from gradsight_models.program import build_program, export_program
 from gradsight_worker.training.channel import AttemptChannel, TrainerChannel
@@ -30,6 +30,7 @@ from gradsight_worker.training.data.encoding import ResidentRows
 from gradsight_worker.training.loop import TrainingLoop, TrainingStep
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import ClassObjective
+from gradsight_worker.training.optimizers import shrinkage_per_rate
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.run_facts import layer_facts
@@ -150,9 +151,11 @@ def job_loop(
     state = initial_state(spec, parameters, total_steps=1_000_000)
     state.step = case.first_step
     state.cadence.next_step += case.first_step
-    prober = Prober(model, layers_of(model), parameters)
+    layers = layers_of(model)
+    prober = Prober(model, layers, parameters)
     channel = _drained_channel()
-    monitor = _monitor(case, model, prober, channel)
+    shrinkage = shrinkage_per_rate(spec.optimizer, parameters)
+    monitor = _monitor(case, layer_facts(model, layers, prober.tap, shrinkage), channel)
     reporting = telemetry(
         report=lambda event, droppable: channel.send_event(event, droppable=droppable),
         device=state.device,
@@ -245,14 +248,14 @@ class _ByTheClock(CheckpointSaver):
         """Leave it."""
 
 
-def _monitor(case: Case, model: nn.Module, prober: Prober, channel: TrainerChannel) -> RunMonitor:
+def _monitor(case: Case, layers: Sequence[LayerFacts], channel: TrainerChannel) -> RunMonitor:
     facts = RunFacts(
         total_steps=1_000_000,
         steps_per_epoch=100,
         batch_size=case.batch_size,
         answers="classes",
         prior_loss=math.log(10),
-        layers=tuple(layer_facts(model, layers_of(model), prober.tap)),
+        layers=tuple(layers),
     )
     return RunMonitor(facts, spec=spec_pb2.MonitoringSpec(), report=channel.send_event)
 

@@ -18,6 +18,8 @@ ORDER: Sequence[str] = (
     "mixed_precision_range", "nonfinite_values",
     # Was it broken before the first step?
     "bad_initialization",
+    # Do the weights last? Decay shrinks them from the first step on, whatever the gradients say.
+    "excessive_decay",
     # Can gradients pass? Units first, for one dead layer makes all gradients before it vanish.
     "dead_units", "saturated_activations", "vanishing_gradient", "frozen_parameters",
     # Are the steps of the right size?
@@ -34,8 +36,9 @@ _LOSS_RUNS_AWAY = ("loss_spike", "divergence", "exploding_gradient", "oscillatio
 _NO_PROGRESS = ("not_learning", "plateau", "prediction_collapse", "weak_category", "suspect_labels")
 _NO_GRADIENT = ("vanishing_gradient", "frozen_parameters", "learning_rate_too_low", *_NO_PROGRESS)
 _ALL_OF_TRAINING = (
-    "mixed_precision_range", "nonfinite_values", "bad_initialization", "dead_units", "saturated_activations",
-    "logit_growth", "learning_rate_too_high", "gradient_noise", "memorization", *_LOSS_RUNS_AWAY, *_NO_GRADIENT,
+    "mixed_precision_range", "nonfinite_values", "bad_initialization", "excessive_decay", "dead_units",
+    "saturated_activations", "logit_growth", "learning_rate_too_high", "gradient_noise", "memorization",
+    *_LOSS_RUNS_AWAY, *_NO_GRADIENT,
 )  # fmt: skip
 
 EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
@@ -48,6 +51,10 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
         "bad_initialization": (
             "dead_units", "saturated_activations", "logit_growth", "learning_rate_too_high", *_LOSS_RUNS_AWAY,
             *_NO_GRADIENT,
+        ),
+        # Without weights there are no outputs to tell rows apart and no gradients: each later number looks wrong.
+        "excessive_decay": (
+            "dead_units", "saturated_activations", "learning_rate_too_high", *_LOSS_RUNS_AWAY, *_NO_GRADIENT,
         ),
         "dead_units": ("saturated_activations", "learning_rate_too_high", *_LOSS_RUNS_AWAY, *_NO_GRADIENT),
         "saturated_activations": ("dead_units", "learning_rate_too_high", *_LOSS_RUNS_AWAY, *_NO_GRADIENT),

@@ -8,6 +8,7 @@ from gradsight_insight.detectors.attention import ATTENTION
 from gradsight_insight.detectors.categories import CATEGORIES
 from gradsight_insight.detectors.collapse import COLLAPSE
 from gradsight_insight.detectors.contracts import CONTRACTS
+from gradsight_insight.detectors.decay import DECAY
 from gradsight_insight.detectors.depth import DEPTH
 from gradsight_insight.detectors.generalization import GENERALIZATION
 from gradsight_insight.detectors.initialization import INITIALIZATION
@@ -25,8 +26,8 @@ from gradsight_insight.kinds import Detector, FindingKind
 from gradsight_insight.suspects import SUSPECT_LABELS
 
 DETECTORS: Sequence[Detector] = (
-    CONTRACTS, NONFINITE, INITIALIZATION, UNITS, DEPTH, ATTENTION, LEARNING_RATE, SPIKES, NOISE, OSCILLATIONS, TRENDS,
-    LEAKS, MEMORIZED, GENERALIZATION, COLLAPSE, CATEGORIES, STALLS,
+    CONTRACTS, NONFINITE, INITIALIZATION, DECAY, UNITS, DEPTH, ATTENTION, LEARNING_RATE, SPIKES, NOISE, OSCILLATIONS,
+    TRENDS, LEAKS, MEMORIZED, GENERALIZATION, COLLAPSE, CATEGORIES, STALLS,
 )  # fmt: skip
 """In the order of `attribution.ORDER`."""
 

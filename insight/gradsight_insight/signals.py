@@ -28,6 +28,9 @@ class LayerFacts:
     """False: the spec or the module froze it on purpose."""
     symmetric_units: bool = False
     """True: all rows of its weight are the same, so that its units would stay the same for ever."""
+    shrinkage_per_rate: float = 0.0
+    """Share of its weights that decay alone takes from them in a step, for a learning rate of 1; 0: it does not decay,
+    or nobody can say."""
 
 
 @dataclass(frozen=True, kw_only=True)

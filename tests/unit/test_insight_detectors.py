@@ -206,6 +206,87 @@ def test_rare_classes_are_no_bad_initialization() -> None:
     assert "bad_initialization" not in found(signals(10, rare))
 
 
+# Decay.
+
+
+def decayed(
+    count: int = 100,
+    shrinkage: tuple[float, ...] = (1.0, 1.0, 1.0),
+    update: npt.NDArray[np.float64] | float = 0.1,
+    budget: int = 2000,
+    **columns: Any,
+) -> Signals:
+    """A run at a rate of 0.1 that learns nothing, with updates of a tenth of the weights."""
+    layers = tuple(
+        replace(described, shrinkage_per_rate=share)
+        for described, share in zip(facts().layers, shrinkage, strict=True)
+    )
+    rows, rate = count // 10, {"learning_rate": np.full(count // 10, 0.1)}
+    moved = {"update_ratio": np.broadcast_to(update, (rows, len(LAYERS))).copy()}
+    run = flat(count, probes=probes([PRIOR_LOSS] * rows, **{**rate, **moved, **columns}), evaluations=())
+    steps_taken = replace(run.steps, learning_rate=np.full(count, 0.1))
+    return replace(run, facts=facts(layers=layers, total_steps=budget), steps=steps_taken)
+
+
+def test_excessive_decay() -> None:
+    shrinking = np.outer(0.35 ** np.arange(10), np.full(len(LAYERS), 10.0))
+    seen = found(decayed(weight_norm=shrinking))["excessive_decay"]
+    assert seen.severity is None
+    numbers = {number.name: number.observed for number in seen.evidence}
+    assert numbers["decay_share"] == pytest.approx(1.0)
+    assert numbers["halving_steps"] == pytest.approx(math.log(2) / 0.1)
+    assert numbers["weight_norm_left"] == pytest.approx(0.35**9)
+    assert (seen.first_step, seen.last_step) == (1, 100)
+    assert "halves the weights in 6.93 steps" in seen.explanation
+
+
+def test_decay_is_judged_from_five_probes_on_and_when_gradients_hold_it_up() -> None:
+    assert "excessive_decay" in found(decayed(50))
+    assert "excessive_decay" not in found(decayed(40))
+    assert "excessive_decay" in found(decayed(update=0.003))
+
+
+def test_decay_that_is_weak_beside_the_updates_or_in_itself_is_none_too_strong() -> None:
+    assert "excessive_decay" not in found(decayed(update=0.21))
+    assert "excessive_decay" in found(decayed(update=0.21), excessive_decay={"decay_share": 0.4})
+    # A rate that is far too low, with the usual decay: the weights hardly move, and decay is most of that.
+    usual = decayed(400, shrinkage=(0.01, 0.01, 0.01), update=1e-3)
+    assert "excessive_decay" not in found(usual)
+    assert "excessive_decay" in found(decayed(1000, shrinkage=(0.01, 0.01, 0.01), update=1e-3, budget=10_000))
+
+
+def test_decay_needs_time_and_a_budget_to_be_too_strong_for() -> None:
+    weak = (0.1, 0.1, 0.1)
+    assert "excessive_decay" not in found(decayed(60, shrinkage=weak, update=0.01))
+    assert "excessive_decay" in found(decayed(100, shrinkage=weak, update=0.01))
+    short = decayed(100, shrinkage=weak, update=0.01, budget=500)
+    assert "excessive_decay" not in found(short)
+    assert "excessive_decay" in found(short, excessive_decay={"halving_share": 0.2})
+    still = decayed(100, shrinkage=weak, update=0.01)
+    skipped = replace(still, steps=replace(still.steps, skipped=np.arange(100) < 50))
+    assert "excessive_decay" not in found(skipped)
+
+
+def test_decay_must_rule_most_of_the_layers_that_decay() -> None:
+    assert "excessive_decay" in found(decayed(shrinkage=(0.0, 1.0, 0.0)))
+    assert "excessive_decay" not in found(decayed(shrinkage=(0.0, 0.0, 0.0)))
+    one = np.array([0.1, 0.4, 0.4])
+    assert "excessive_decay" not in found(decayed(update=one))
+    assert "excessive_decay" in found(decayed(update=np.array([0.1, 0.1, 0.4])))
+
+
+def test_a_model_at_rest_and_layers_without_gradient_are_not_ruled_by_decay() -> None:
+    learned = decayed()
+    learned = replace(learned, block_loss=np.full(10, 0.5 * PRIOR_LOSS))
+    assert "excessive_decay" not in found(learned)
+    cut_off = decayed(gradient_norm=np.tile([0.0, 0.0, 0.5], (10, 1)))
+    assert "excessive_decay" not in found(cut_off)
+    # Units that died later leave no gradient either.
+    died = np.ones((10, len(LAYERS)))
+    died[5:] = 0
+    assert "excessive_decay" in found(decayed(gradient_norm=died))
+
+
 # Units.
 
 
@@ -496,6 +577,7 @@ def scaled(seen: Signals, by: float) -> Signals:
 
 FAULTS: dict[str, Callable[[], Signals]] = {
     "healthy": signals,
+    "excessive_decay": decayed,
     "vanishing_gradient": vanishing,
     "exploding_gradient": lambda: flat(probes=probes([2.3] * 40, gradient_rms=layer(0, 20.0, 0.02))),
     "learning_rate_too_high": lambda: flat(probes=gain(-0.3, [2.3] * 40)),
@@ -509,7 +591,8 @@ FAULTS: dict[str, Callable[[], Signals]] = {
 @given(power=st.integers(-8, 8))
 @settings(max_examples=5, deadline=None)
 def test_the_unit_of_the_loss_does_not_matter(name: str, power: int) -> None:
-    seen = replace(FAULTS[name](), facts=facts(answers="numbers", prior_error_ratio=None))
+    seen = FAULTS[name]()
+    seen = replace(seen, facts=replace(seen.facts, answers="numbers", prior_error_ratio=None))
     expected = {kind: answer.severity for kind, answer in found(seen).items()}
     # Powers of two are exact. The one absolute limit, on gradients that an optimizer cannot tell from 0, is off.
     absolute = {"vanishing_gradient": {"gradient_rms": 0.0}}
@@ -574,7 +657,8 @@ def anything(draw: st.DrawFn) -> Signals:
     activations = st.sampled_from([None, "relu", "tanh", "sigmoid"])
     described = tuple(
         LayerFacts(path=str(place), kind=draw(names), parameters=draw(st.integers(0, 9)), activation=draw(activations),
-                   trainable=draw(st.booleans()), symmetric_units=draw(st.booleans()))
+                   trainable=draw(st.booleans()), symmetric_units=draw(st.booleans()),
+                   shrinkage_per_rate=draw(st.sampled_from([0.0, 0.01, 100.0])))
         for place in range(layers)
     )  # fmt: skip
     number = st.one_of(st.none(), wild)

@@ -119,6 +119,21 @@ def test_what_was_there_first_explains_what_it_can_also_be_explained_by() -> Non
     assert later == {("saturated_activations", "a"): ("dead_units", "b")}
 
 
+def test_decay_explains_what_weights_that_fade_away_look_like_also_when_that_was_seen_first() -> None:
+    since = {
+        ("dead_units", "hidden"): 20,
+        ("learning_rate_too_high", ""): 10,
+        ("vanishing_gradient", "hidden"): 30,
+        ("not_learning", ""): 40,
+    }
+    for step in (1, 200):
+        found = attribution.causes({**since, ("excessive_decay", ""): step})
+        assert found == dict.fromkeys(since, ("excessive_decay", ""))
+    assert attribution.causes({("bad_initialization", ""): 0, ("excessive_decay", ""): 1}) == {}
+    double = attribution.causes({("loss_contract", ""): 1, ("excessive_decay", ""): 1})
+    assert double == {("excessive_decay", ""): ("loss_contract", "")}
+
+
 def test_the_layer_that_died_first_explains_the_others() -> None:
     found = attribution.causes({("dead_units", "a"): 90, ("dead_units", "b"): 30})
     assert found == {("dead_units", "a"): ("dead_units", "b")}

@@ -15,6 +15,7 @@ from gradsight_worker.training.clipping import Clipping
 from gradsight_worker.training.loop import TrainingStep
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import ClassObjective, Objective
+from gradsight_worker.training.optimizers import shrinkage_per_rate
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.probes import Prober
 from gradsight_worker.training.run_facts import layer_facts
@@ -45,6 +46,7 @@ class Stepper:
         self.prober = Prober(self.model, self.layers, self.parameters)
         self.events: list[event_pb2.JobEvent] = []
         self.objective = objective or ClassObjective()
+        self.optimizer = spec.optimizer
         self.clipping = Clipping.of(spec.optimizer)
         self.take_step = self.stepping()
 
@@ -77,7 +79,8 @@ class Stepper:
 
     def monitor(self, report: Callable[[event_pb2.JobEvent], None], **spec: Any) -> RunMonitor:
         """A monitor of these steps."""
-        layers = layer_facts(self.model, self.layers, self.prober.tap)
+        shrinkage = shrinkage_per_rate(self.optimizer, self.parameters)
+        layers = layer_facts(self.model, self.layers, self.prober.tap, shrinkage)
         facts = RunFacts(
             total_steps=100,
             steps_per_epoch=10,

@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from gradsight.v1 import spec_pb2
 from gradsight_worker.training.errors import TrainingFailed
+from gradsight_worker.training.optimizers import build_optimizer, shrinkage_per_rate
 from gradsight_worker.training.parameters import FlatParameters
+from gradsight_worker.training.run_facts import layer_facts
 
 if TYPE_CHECKING:
     from tests.unit.training.conftest import Stepper
@@ -122,6 +124,63 @@ def test_muon_moves_matrices_as_torchs_own_and_everything_else_by_adamw(
     for mine, other in zip(ours.model.parameters(), theirs.parameters(), strict=True):
         # Muon computes in bfloat16: a last digit of the gradient may become its first.
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+
+
+def built(optimizer: spec_pb2.OptimizerSpec, *, rate: float) -> tuple[FlatParameters, spec_pb2.OptimizerSpec]:
+    return FlatParameters(network(), CPU), spec_of(optimizer, rate=rate).optimizer
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS.keys() - {"adam"}, "muon"])
+def test_decay_takes_what_it_is_said_to_take(name: str) -> None:
+    rate = 2e-3
+    parameters, spec = built(MUON if name == "muon" else OPTIMIZERS[name], rate=rate)
+    optimizer, nothing = build_optimizer(spec, parameters), torch.zeros(())
+    for _ in range(100):
+        # Without a gradient decay is all there is; momentum needs a while to build up.
+        before = parameters.values.double()
+        parameters.gradients.zero_()
+        optimizer.step(rate, divisor=None, nonfinite=nothing)
+    taken = {
+        name: ((old - new).norm() / old.norm().clamp(min=1e-9)).item()
+        for name, old, new in zip(
+            parameters.names,
+            parameters.views(before),
+            parameters.views(parameters.values.double()),
+            strict=True,
+        )
+    }
+    shrinkage = shrinkage_per_rate(spec, parameters)
+    assert {name: rate * share for name, share in shrinkage.items()} == pytest.approx(taken, rel=0.05)
+    assert {name for name, share in shrinkage.items() if share} == {"0.weight", "3.weight", "6.weight"}
+
+
+def test_what_decay_takes_under_each_optimizer() -> None:
+    def largest(optimizer: spec_pb2.OptimizerSpec) -> float:
+        parameters, spec = built(optimizer, rate=0.02)
+        return max(shrinkage_per_rate(spec, parameters).values())
+
+    said = {name: largest(optimizer) for name, optimizer in OPTIMIZERS.items()}
+    expected = {"adamw": 0.1, "adam": 0.0, "sgd": 0.1, "momentum": 1.0, "nesterov": 1.0, "adafactor": 0.1}
+    assert said == pytest.approx(expected)
+
+
+def test_layers_know_what_decay_takes_from_their_matrices(stepper: Callable[..., Stepper]) -> None:
+    model = network()
+    model.get_submodule("3").requires_grad_(False)
+    made = stepper(model, spec_of(MUON, rate=0.02))
+    shrinkage = shrinkage_per_rate(made.optimizer, made.parameters)
+    facts = layer_facts(made.model, made.layers, made.prober.tap, shrinkage)
+    # Weights of the norm do not decay, and what is frozen does not either.
+    assert {layer.path: layer.shrinkage_per_rate for layer in facts} == {
+        "0": 0.1,
+        "1": 0.0,
+        "3": 0.0,
+        "6": 0.1,
+    }
+    unfrozen = stepper(network(), spec_of(MUON, rate=0.02))
+    shrinkage = shrinkage_per_rate(unfrozen.optimizer, unfrozen.parameters)
+    kernel = layer_facts(unfrozen.model, unfrozen.layers, unfrozen.prober.tap, shrinkage)[2]
+    assert kernel.shrinkage_per_rate == pytest.approx(0.1 * 1e-3 / 0.02)
 
 
 def test_muon_leaves_embeddings_to_adamw(stepper: Callable[..., Stepper]) -> None:

@@ -1,6 +1,6 @@
 """What is known of a run before its first step, as detectors take it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -87,13 +87,16 @@ def run_facts(
     )
 
 
-def layer_facts(model: nn.Module, layers: Sequence[Layer], tap: LayerTap) -> list[LayerFacts]:
+def layer_facts(
+    model: nn.Module, layers: Sequence[Layer], tap: LayerTap, shrinkage: Mapping[str, float]
+) -> list[LayerFacts]:
     """What is known of each layer; call it before the first step.
 
     Args:
         model: With its first weights.
         layers: The model's.
         tap: Has seen a forward pass.
+        shrinkage: What decay takes from each trainable parameter, as `shrinkage_per_rate` gives it.
     """
     parameters = dict(model.named_parameters())
     facts = []
@@ -107,6 +110,10 @@ def layer_facts(model: nn.Module, layers: Sequence[Layer], tap: LayerTap) -> lis
                 activation=activation,
                 trainable=any(parameter.requires_grad for parameter in own),
                 symmetric_units=any(_is_symmetric(parameter.detach()) for parameter in own),
+                # Biases and norms beside the matrices do not decay, and hold few of the numbers.
+                shrinkage_per_rate=max(
+                    (shrinkage.get(name, 0.0) for name in layer.parameter_names), default=0.0
+                ),
             )
         )
     return facts

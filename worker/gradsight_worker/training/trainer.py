@@ -38,6 +38,7 @@ from gradsight_worker.training.mitigation.standardization import InputStandardiz
 from gradsight_worker.training.mitigation.stopping import require_worth_keeping
 from gradsight_worker.training.monitoring import RunMonitor
 from gradsight_worker.training.objectives import Objective, build_objective
+from gradsight_worker.training.optimizers import shrinkage_per_rate
 from gradsight_worker.training.origins import source_of
 from gradsight_worker.training.parameters import FlatParameters
 from gradsight_worker.training.plan import ExitStatus, TrainingPlan
@@ -310,7 +311,12 @@ def _monitor(run: _Run, plan: TrainingPlan, channel: TrainerChannel, prober: Pro
             run.prepared,
             plan,
             state=run.state,
-            layers=layer_facts(run.model, run.layers, prober.tap),
+            layers=layer_facts(
+                run.model,
+                run.layers,
+                prober.tap,
+                shrinkage_per_rate(plan.spec.optimizer, run.state.parameters),
+            ),
             inputs=rows.inputs,
             prior=rows.prior,
             training_prior_loss=rows.training_prior_loss,

@@ -7,5 +7,6 @@ knows nothing of it, go through the one wrapper in `guarded.py`. Read `interface
 
 from gradsight_worker.training.optimizers.building import build_optimizer
 from gradsight_worker.training.optimizers.interface import Optimizer
+from gradsight_worker.training.optimizers.shrinkage import shrinkage_per_rate
 
-__all__ = ["Optimizer", "build_optimizer"]
+__all__ = ["Optimizer", "build_optimizer", "shrinkage_per_rate"]

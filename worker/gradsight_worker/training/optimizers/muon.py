@@ -37,11 +37,7 @@ class MuonWithAdamW:
         weight_decay: float,
         adamw_rate_ratio: float,
     ) -> None:
-        matrices = [
-            name
-            for name, shape in zip(parameters.names, parameters.shapes, strict=True)
-            if len(shape) == 2 and name not in parameters.embeddings
-        ]
+        matrices = names_of_muon(parameters)
         others = [name for name in parameters.names if name not in matrices]
         self._adamw_rate_ratio = adamw_rate_ratio
         self._adamw = FusedAdam(
@@ -59,6 +55,15 @@ class MuonWithAdamW:
         """As `Optimizer.step`."""
         self._muon.step(learning_rate, divisor=divisor, nonfinite=nonfinite)
         self._adamw.step(learning_rate * self._adamw_rate_ratio, divisor=divisor, nonfinite=nonfinite)
+
+
+def names_of_muon(parameters: FlatParameters) -> list[str]:
+    """The parameters that Muon updates; the others are AdamW's."""
+    return [
+        name
+        for name, shape in zip(parameters.names, parameters.shapes, strict=True)
+        if len(shape) == 2 and name not in parameters.embeddings
+    ]
 
 
 class _Muon:
