@@ -276,9 +276,10 @@ def test_decay_must_rule_most_of_the_layers_that_decay() -> None:
 
 
 def test_a_model_at_rest_and_layers_without_gradient_are_not_ruled_by_decay() -> None:
-    learned = decayed()
-    learned = replace(learned, block_loss=np.full(10, 0.5 * PRIOR_LOSS))
+    learned = replace(decayed(), block_loss=np.full(10, 0.5 * PRIOR_LOSS))
     assert "excessive_decay" not in found(learned)
+    begun = replace(decayed(), block_loss=np.full(10, 0.9 * PRIOR_LOSS))
+    assert found(begun)["excessive_decay"].severity == "warning"
     cut_off = decayed(gradient_norm=np.tile([0.0, 0.0, 0.5], (10, 1)))
     assert "excessive_decay" not in found(cut_off)
     # Units that died later leave no gradient either.

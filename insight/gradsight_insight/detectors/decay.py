@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradsight_insight.detectors.learning_rate import EARLY_WINDOW
-from gradsight_insight.detectors.windows import and_others, medians, number, percent, plain, window
+from gradsight_insight.detectors.windows import (
+    and_others,
+    medians,
+    newest_loss,
+    number,
+    percent,
+    plain,
+    window,
+)
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Floats, Probes, Signals, Steps
 from gradsight_insight.statistics import finite, median
@@ -37,13 +45,16 @@ EXCESSIVE_DECAY = FindingKind(
         "decay is more than `decay_share` of the size of the median update; decay alone halves the weights within "
         "`halving_share` of the budget, at the highest rate of the newest 1,024 steps; and over these steps it would "
         "have halved them already. SGD's decay counts 1 / (1 − momentum) times; Adam's, which is divided by the "
-        "gradient's size, is not judged. A layer that got no gradient in any probe does not count as ruled by decay."
+        "gradient's size, is not judged. A layer that got no gradient in any probe does not count as ruled by decay. A "
+        "warning while the training loss is below `no_progress` of guessing."
     ),
     look_alikes=(
         "Usual decay: AdamW at 1e-3 with 0.01 takes 0.001 % of the weights in a step and moves them a hundred times "
         "as far.",
         "A model at rest: gradient and decay balance there, and the share of decay is as high as here. It has "
         "learned, and this finding is silent.",
+        "Decay that is only stronger than it should be: the model learns, less and later than it could. While it has "
+        "hardly begun, it is warned of.",
         "Layers without a gradient (FM-06, FM-10): decay is all that moves them, however weak it is.",
         "Learning rate too low (FM-09): updates are tiny, and decay, which is multiplied by the same rate, is so too. "
         "It would need many times the budget to halve a weight.",
@@ -58,7 +69,7 @@ EXCESSIVE_DECAY = FindingKind(
     gradsight_does=(
         "It knows from the optimizer's settings what a step takes from each layer, and measures at every probe how "
         "far the step moved it. Decay is part of the recipe: it is reported and never changed, also under `REPAIR`, "
-        "and what follows from it is not repaired either. `STOP` ends training."
+        "and what follows from it is not repaired either. `STOP` ends training when it is critical."
     ),
     sources=(
         "Braiek, Khomh: TheDeepChecker, TOSEM 2022, arXiv 2204.00694 (over-regularization as a fault)",
@@ -78,6 +89,12 @@ EXCESSIVE_DECAY = FindingKind(
             low=1e-4,
             high=1.0,
             meaning="Share of the budget, 0 to 1, below which decay that halves the weights in it is strong.",
+        ),
+        "no_progress": Threshold(
+            default=0.95,
+            low=0.0,
+            high=10.0,
+            meaning="Training loss over that of guessing, above which there is no progress.",
         ),
     },
 )
@@ -134,6 +151,9 @@ def _observation(
         ),
         confidence=0.9,
         explanation=_said(signals, ruled, share, halving, left),
+        severity="warning"
+        if newest_loss(signals) < limits["no_progress"] * signals.facts.prior_loss
+        else None,
     )
 
 
