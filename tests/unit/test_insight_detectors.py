@@ -247,8 +247,8 @@ def test_decay_is_judged_from_five_probes_on_and_when_gradients_hold_it_up() -> 
 
 
 def test_decay_that_is_weak_beside_the_updates_or_in_itself_is_none_too_strong() -> None:
-    assert "excessive_decay" not in found(decayed(update=0.21))
-    assert "excessive_decay" in found(decayed(update=0.21), excessive_decay={"decay_share": 0.4})
+    assert "excessive_decay" not in found(decayed(update=0.13))
+    assert "excessive_decay" in found(decayed(update=0.13), excessive_decay={"decay_share": 0.7})
     # A rate that is far too low, with the usual decay: the weights hardly move, and decay is most of that.
     usual = decayed(400, shrinkage=(0.01, 0.01, 0.01), update=1e-3)
     assert "excessive_decay" not in found(usual)

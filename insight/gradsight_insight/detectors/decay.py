@@ -79,7 +79,8 @@ EXCESSIVE_DECAY = FindingKind(
     ),
     thresholds={
         "decay_share": Threshold(
-            default=0.5,
+            # At 0.71 a gradient at right angles to the weights moves them as far as decay does.
+            default=0.8,
             low=0.05,
             high=1.0,
             meaning="What decay takes over the size of a layer's update, above which decay rules the layer.",
