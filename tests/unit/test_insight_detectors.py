@@ -282,10 +282,13 @@ def test_a_model_at_rest_and_layers_without_gradient_are_not_ruled_by_decay() ->
     assert found(begun)["excessive_decay"].severity == "warning"
     cut_off = decayed(gradient_norm=np.tile([0.0, 0.0, 0.5], (10, 1)))
     assert "excessive_decay" not in found(cut_off)
-    # Units that died later leave no gradient either.
-    died = np.ones((10, len(LAYERS)))
-    died[5:] = 0
-    assert "excessive_decay" in found(decayed(gradient_norm=died))
+    # Units that died on the way leave no gradient either: what counts is how strong decay was while there was one.
+    gradient = np.ones((10, len(LAYERS)))
+    gradient[3:] = 0
+    assert "excessive_decay" in found(decayed(gradient_norm=gradient))
+    large = np.full((10, len(LAYERS)), 0.1)
+    large[:3] = 0.5
+    assert "excessive_decay" not in found(decayed(gradient_norm=gradient, update=large))
 
 
 # Units.

@@ -13,7 +13,6 @@ from gradsight_insight.detectors.windows import (
     number,
     percent,
     plain,
-    window,
 )
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Floats, Probes, Signals, Steps
@@ -42,11 +41,11 @@ EXCESSIVE_DECAY = FindingKind(
     ),
     rule=(
         "From five probes on, while the model has not learned, in most of the layers that decay: learning rate times "
-        "decay is more than `decay_share` of the size of the median update; decay alone halves the weights within "
-        "`halving_share` of the budget, at the highest rate of the newest 1,024 steps; and over these steps it would "
-        "have halved them already. SGD's decay counts 1 / (1 − momentum) times; Adam's, which is divided by the "
-        "gradient's size, is not judged. A layer that got no gradient in any probe does not count as ruled by decay. A "
-        "warning while the training loss is below `no_progress` of guessing."
+        "decay is more than `decay_share` of the size of the median update, of the newest 64 probes in which the layer "
+        "got a gradient at all; decay alone halves the weights within `halving_share` of the budget, at the highest "
+        "rate of the newest 1,024 steps; and over these steps it would have halved them already. SGD's decay counts "
+        "1 / (1 − momentum) times; Adam's, which is divided by the gradient's size, is not judged. A warning while the "
+        "training loss is below `no_progress` of guessing."
     ),
     look_alikes=(
         "Usual decay: AdamW at 1e-3 with 0.01 takes 0.001 % of the weights in a step and moves them a hundred times "
@@ -103,23 +102,25 @@ EXCESSIVE_DECAY = FindingKind(
 
 def _excessive_decay(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
     shrinkage = np.array([layer.shrinkage_per_rate for layer in signals.facts.layers])
-    probes, decaying = window(signals), shrinkage > 0
-    if signals.learned or len(probes) < EARLY_WINDOW or not decaying.any():
+    decaying = shrinkage > 0
+    if signals.learned or len(signals.probes) < EARLY_WINDOW or not decaying.any():
         return []
-    shares = _shares(probes, shrinkage)
+    shares = _shares(signals.probes, shrinkage)
     halving = math.log(2) / (_highest_rate(signals.steps) * shrinkage)
     strong = halving < limits["halving_share"] * signals.facts.total_steps
     had_time = _sum_of_rates(signals.steps) * shrinkage > math.log(2)
-    has_gradient = (signals.probes.gradient_norm > 0).any(axis=0)
-    ruled = decaying & strong & had_time & has_gradient & (shares > limits["decay_share"])
+    ruled = decaying & strong & had_time & (shares > limits["decay_share"])
     if not ruled.sum() > MOST * decaying.sum():
         return []
     return [_observation(signals, ruled, median(shares[ruled]), median(halving[ruled]), limits)]
 
 
 def _shares(probes: Probes, shrinkage: Floats) -> Floats:
-    """What decay takes over the size of the update, by layer: above 1 where the gradient holds it up, NaN at rest."""
-    moved = np.where(probes.update_ratio > 0, probes.update_ratio, np.nan)
+    """What decay takes over the size of the update, by layer: above 1 where the gradient holds it up, NaN where none.
+
+    Where there is no gradient, for units are dead, decay is all that moves a layer: that tells nothing of its strength.
+    """
+    moved = np.where((probes.update_ratio > 0) & (probes.gradient_norm > 0), probes.update_ratio, np.nan)
     return medians(probes.learning_rate[:, None] * shrinkage / moved)
 
 
@@ -135,10 +136,10 @@ def _sum_of_rates(steps: Steps) -> float:
 def _observation(
     signals: Signals, ruled: np.ndarray, share: float, halving: float, limits: Mapping[str, float]
 ) -> Observation:
-    probes, remembered = window(signals), signals.probes
+    probes = signals.probes
     # Decay does not begin with the window: it has shrunk the weights since the first step that is remembered.
     first, last = int(signals.steps.step[0]), signals.step
-    left = median(remembered.weight_norm[-1, ruled] / remembered.weight_norm[0, ruled])
+    left = median(probes.weight_norm[-1, ruled] / probes.weight_norm[0, ruled])
     limit = limits["halving_share"] * signals.facts.total_steps
     return Observation(
         kind=EXCESSIVE_DECAY.name,
@@ -147,7 +148,7 @@ def _observation(
         evidence=(
             number("decay_share", share, probes, threshold=limits["decay_share"]),
             Number(name="halving_steps", observed=halving, threshold=limit, first_step=first, last_step=last),
-            number("weight_norm_left", left, remembered),
+            number("weight_norm_left", left, probes),
             number("learning_rate", probes.learning_rate[-1], probes),
         ),
         confidence=0.9,
