@@ -214,7 +214,8 @@ _SPECS = (
         said="The learning rate is fifty times too high, and nothing clips.",
         expected=("learning_rate_too_high", "divergence"),
         repairable="FM-03",
-        spec=_optimizer(learning_rate=5.0, sgd={"momentum": 0.0}, clipping_disabled=True),
+        spec=_optimizer(learning_rate=5.0, sgd={"momentum": 0.9}, clipping_disabled=True),
+        setting=_optimizer(learning_rate=0.1, sgd={"momentum": 0.9}, clipping_disabled=True),
     ),
     Fault(
         name="Adam at 1e-6",
@@ -228,14 +229,16 @@ _SPECS = (
         said="The learning rate is a thousand times too low.",
         expected=("learning_rate_too_low",),
         repairable="FM-09",
-        spec=_optimizer(learning_rate=1e-4, sgd={"momentum": 0.0}),
+        spec=_optimizer(learning_rate=1e-4, sgd={"momentum": 0.9}),
+        setting=_optimizer(learning_rate=0.1, sgd={"momentum": 0.9}),
     ),
     Fault(
         name="Adam, epsilon 1",
-        said="Adam's epsilon is so large that its updates are a hundredth of what they should be.",
+        said="Adam's epsilon swallows the gradient, and the learning rate is a thousand times too low for it.",
         expected=("learning_rate_too_low",),
         repairable="FM-09",
         spec=_optimizer(learning_rate=1e-3, adam={"epsilon": 1.0}),
+        setting=_optimizer(learning_rate=1.0, adam={"epsilon": 1.0}),
     ),
     Fault(
         name="over-regularized",

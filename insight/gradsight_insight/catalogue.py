@@ -12,12 +12,13 @@ from gradsight_insight.detectors.decay import DECAY
 from gradsight_insight.detectors.depth import DEPTH
 from gradsight_insight.detectors.generalization import GENERALIZATION
 from gradsight_insight.detectors.initialization import INITIALIZATION
+from gradsight_insight.detectors.large_steps import LARGE_STEPS
 from gradsight_insight.detectors.leakage import LEAKS
-from gradsight_insight.detectors.learning_rate import LEARNING_RATE
 from gradsight_insight.detectors.memorization import MEMORIZED
 from gradsight_insight.detectors.noise import NOISE
 from gradsight_insight.detectors.nonfinite import NONFINITE
 from gradsight_insight.detectors.oscillation import OSCILLATIONS
+from gradsight_insight.detectors.small_steps import SMALL_STEPS
 from gradsight_insight.detectors.spikes import SPIKES
 from gradsight_insight.detectors.stalls import STALLS
 from gradsight_insight.detectors.trends import TRENDS
@@ -26,8 +27,8 @@ from gradsight_insight.kinds import Detector, FindingKind
 from gradsight_insight.suspects import SUSPECT_LABELS
 
 DETECTORS: Sequence[Detector] = (
-    CONTRACTS, NONFINITE, INITIALIZATION, DECAY, UNITS, DEPTH, ATTENTION, LEARNING_RATE, SPIKES, NOISE, OSCILLATIONS,
-    TRENDS, LEAKS, MEMORIZED, GENERALIZATION, COLLAPSE, CATEGORIES, STALLS,
+    CONTRACTS, NONFINITE, INITIALIZATION, DECAY, UNITS, DEPTH, ATTENTION, LARGE_STEPS, SMALL_STEPS, SPIKES, NOISE,
+    OSCILLATIONS, TRENDS, LEAKS, MEMORIZED, GENERALIZATION, COLLAPSE, CATEGORIES, STALLS,
 )  # fmt: skip
 """In the order of `attribution.ORDER`."""
 

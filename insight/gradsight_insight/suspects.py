@@ -16,6 +16,10 @@ from gradsight_insight.kinds import FindingKind, Number, Observation, Threshold
 
 _SURE_Z = 8.0
 """Standard deviations above chance from which it is a warning: some category is always the hardest."""
+_SURE_CONTRADICTED = 0.07
+"""Share of the category's rows that the model answers otherwise, likewise: fewer are its hard rows."""
+_SURE_ELSEWHERE = 0.04
+"""Share of all other rows, at most: a model that does not know the others either has no firm say here."""
 
 SUSPECT_LABELS = FindingKind(
     code="FM-28",
@@ -37,8 +41,9 @@ SUSPECT_LABELS = FindingKind(
         "a category has at least `lift` times as many rows as its size gives it, so many that chance would bring "
         "them with a probability below that of a normal deviate of `z`; and at least `contradicted` of its rows are "
         "answered otherwise than they are labelled. A model that gets more than `train_error` of the rows wrong has "
-        "not learnt enough to contradict anybody. Below a deviate of 8 it is information: some category is always the "
-        "hardest."
+        "not learnt enough to contradict anybody. Some category is always the hardest: it is a warning from a "
+        "deviate of 8 on, with 7 % of the category's rows contradicted and at most 4 % of all others, and information "
+        "else."
     ),
     look_alikes=(
         "A rare category: its rows are hard because there are few of them. The finding says how many there are; more "
@@ -115,6 +120,8 @@ def crowded_categories(
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, z = found / expected, (found - expected) / deviation
     crowded = (lift >= thresholds["lift"]) & (z >= thresholds["z"]) & (against >= thresholds["contradicted"])
+    elsewhere = (against.sum() - against) / np.maximum(len(order) - sizes, 1)
+    sure = (z >= _SURE_Z) & (against >= _SURE_CONTRADICTED * sizes) & (elsewhere <= _SURE_ELSEWHERE)
     codes = sorted(np.flatnonzero(crowded), key=lambda code: -lift[code])
     return [
         Observation(
@@ -136,7 +143,7 @@ def crowded_categories(
                 ),
                 Number(name="category_rows", observed=sizes[code], unit="rows", last_step=step),
             ),
-            severity="warning" if z[code] >= _SURE_Z else "info",
+            severity="warning" if sure[code] else "info",
             confidence=float(min(0.99, 1.0 - math.exp(-z[code] / 4.0))),
             explanation=(
                 f"Of the {looked_at} training rows that the kept model finds hardest to believe, {found[code]} are "

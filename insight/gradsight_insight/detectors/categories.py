@@ -9,7 +9,7 @@ from gradsight_insight.detectors.memorization import near_chance
 from gradsight_insight.held_out import newest
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Severity, Threshold
 from gradsight_insight.signals import CategorySignals, EvaluationSignals, Signals
-from gradsight_insight.statistics import wilson
+from gradsight_insight.statistics import SIGNIFICANT, wilson
 from gradsight_insight.wording import listed, percent
 
 MOST_TOLD = 10
@@ -37,7 +37,7 @@ WEAK_CATEGORY = FindingKind(
     rule=(
         "After `least_budget` of the budget, with an overall error that is not near chance, at "
         "`confirmations` evaluations in a row, for a category of at least `least_examples` rows: the lower "
-        "end of the 95 % interval (Wilson) of its error is above the overall error by more than `margin`. A "
+        "end of the 99 % interval (Wilson) of its error is above the overall error by more than `margin`. A "
         "category whose error stands out less (above that of all other rows by more than half the margin and "
         "twice as high) is told as information when chance would not bring it (exact test, 1 % over all "
         "categories together), also with fewer rows. So is a category with less than `starved_share` of the "
@@ -189,7 +189,7 @@ def _weak(
     assert category is not None
     now, ratio = evaluations[-1], _ratio(category)
     overall = now.error_ratio or 0.0
-    low, high = wilson(category.errors, category.examples)
+    low, high = wilson(category.errors, category.examples, SIGNIFICANT)
     number = partial(Number, first_step=evaluations[0].step, last_step=now.step)
     rows = _train_rows(name, signals)
     return Observation(
@@ -210,7 +210,7 @@ def _weak(
         ),
         confidence=0.9 if min(levels) == 2 else 0.6,
         explanation=(
-            f"The model gets {category.errors} of {category.examples} '{name}' rows wrong ({percent(ratio)}; 95 % "
+            f"The model gets {category.errors} of {category.examples} '{name}' rows wrong ({percent(ratio)}; 99 % "
             f"interval {percent(low)} to {percent(high)}), against {percent(overall)} "
             f"overall.{_taken_for(name, now)}{rows} The gradient counts rows, so what helps the other categories "
             "comes first; the mean hides it."
@@ -223,7 +223,8 @@ def _weakness(name: str, evaluation: EvaluationSignals, limits: Mapping[str, flo
     category, categories = _named(name, evaluation), categories_of(evaluation)
     if category is None or len(categories) < 2:
         return 0
-    low, _ = wilson(category.errors, category.examples)
+    # The widest of many categories at many evaluations is looked at: an interval of 99 %.
+    low, _ = wilson(category.errors, category.examples, SIGNIFICANT)
     overall = evaluation.error_ratio or 0.0
     if category.examples >= limits["least_examples"] and low > overall + limits["margin"]:
         return 2

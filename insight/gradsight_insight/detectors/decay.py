@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradsight_insight.detectors.learning_rate import EARLY_WINDOW
+from gradsight_insight.detectors.large_steps import EARLY_WINDOW
 from gradsight_insight.detectors.windows import (
     and_others,
     medians,

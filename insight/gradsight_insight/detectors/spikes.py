@@ -47,7 +47,8 @@ LOSS_SPIKE = FindingKind(
         "`gradient_factor` times its median and half that over the ten steps before, while the loss is above "
         "0.1 of guessing. Critical when the loss is still that high 50 steps later, or from `frequent` spikes "
         "among the newest 256 steps; a flag while the loss stays below guessing's and the steps after it are "
-        "undisturbed."
+        "undisturbed, or where the gradient had grown for steps and the loss is below what it was soon after: so does "
+        "learning begin at a high learning rate."
     ),
     look_alikes=(
         "A loss of nearly 0: tiny absolute jumps are many standard deviations. The floor leaves them out.",
@@ -270,13 +271,15 @@ def _spike(
 def _severity(
     steps: Steps, worst: _Spike, serious: bool, guessing: float, limits: Mapping[str, float]
 ) -> Severity | None:
-    """A flag where the batch was only unlucky: its loss no worse than guessing, and the steps after it undisturbed."""
+    """A flag where the batch was only unlucky (below guessing, undisturbed since), or learning began with a jolt."""
     if serious:
         return "critical"
     after = steps.loss[worst.place + 1 : worst.place + 1 + AFTER]
-    disturbed = len(after) >= AFTER // 2 and float(np.median(after)) > worst.usual + 2 * worst.deviation
-    thrown_off = disturbed and worst.steepness > limits["gradient_factor"]
-    return None if thrown_off or steps.loss[worst.place] > guessing else "info"
+    settled = float(np.median(after)) if len(after) >= AFTER // 2 else -math.inf
+    thrown_off = settled > worst.usual + 2 * worst.deviation and worst.steepness > limits["gradient_factor"]
+    jolt = settled <= worst.usual and 2 * worst.jump <= limits["gradient_factor"]
+    lost = steps.loss[worst.place] > guessing and not jolt
+    return None if thrown_off or lost else "info"
 
 
 def _outcome(lasting: bool, skipped: bool) -> str:

@@ -5,17 +5,18 @@ from dataclasses import fields
 from typing import Protocol
 
 from gradsight.v1 import event_pb2, insight_pb2
+from gradsight_insight.detectors.small_steps import steps_are_small
 from gradsight_insight.findings import Finding
 from gradsight_insight.signals import Probes, Signals
 from gradsight_insight.statistics import finite, gain_ratio, mean
 from gradsight_worker.training.mitigation.held_out_test import HeldOutTest
 from gradsight_worker.training.mitigation.remedies import (
-    GROWTH,
+    LEAST_GROWTH,
     Action,
     Remedy,
     choose,
+    growth,
     remedy_of,
-    steps_are_too_small,
 )
 from gradsight_worker.training.mitigation.repairs import Repairs, Trial
 
@@ -91,16 +92,21 @@ class ByFindings:
         ran_away = self._ran_away(trial)
         if not trial.grows or not (len(probes) >= _PROBES_OF_A_RAISE or ran_away):
             return None
-        if not ran_away and steps_are_too_small(probes):
-            return Remedy(
-                action=Action.SCALE_LEARNING_RATE,
-                finding_id=trial.finding_id,
-                kind=trial.kind,
-                learning_rate_factor=GROWTH * self._repairs.learning_rate_factor,
-                grows=True,
-            )
+        if not ran_away and steps_are_small(probes):
+            return self._more(trial, growth(probes))
         ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
         return self.less(trial) if ratio < _PAST or ran_away else None
+
+    def _more(self, trial: Trial, factor: float) -> Remedy | None:
+        if factor < LEAST_GROWTH:
+            return None
+        return Remedy(
+            action=Action.SCALE_LEARNING_RATE,
+            finding_id=trial.finding_id,
+            kind=trial.kind,
+            learning_rate_factor=factor * self._repairs.learning_rate_factor,
+            grows=True,
+        )
 
     def less(self, trial: Trial) -> Remedy | None:
         """As `Decisions.less`."""
@@ -110,7 +116,7 @@ class ByFindings:
             action=Action.ROLL_BACK,
             finding_id=trial.finding_id,
             kind=trial.kind,
-            learning_rate_factor=self._repairs.learning_rate_factor / GROWTH,
+            learning_rate_factor=self._repairs.learning_rate_factor / trial.raised_by,
             restored_step=trial.changed_step,
         )
 

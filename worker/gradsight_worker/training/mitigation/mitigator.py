@@ -142,6 +142,8 @@ class Mitigator:
         trial.changed_step = self.state.step
         trial.due_step = self.state.step + PROBES_OF_A_TRIAL * self.interval
         trial.grows = remedy.grows
+        if remedy.grows and remedy.learning_rate_factor is not None:
+            trial.raised_by = remedy.learning_rate_factor / self.repairs.learning_rate_factor
         self._apply(remedy, trial)
 
     def _judge(self, trial: Trial, *, last: bool) -> None:
@@ -151,7 +153,7 @@ class Mitigator:
         if not keeps and not last:
             if (remedy := self.decisions.less(trial)) is not None:
                 return self._adjust(trial, remedy)
-            if quiet and test.not_worse and not test.had_learnt and self._lengthen(trial):
+            if quiet and not test.had_learnt and self._lengthen(trial):
                 return None
         evidence = evidence_of(test, quiet=quiet, first_step=trial.start_step, last_step=step)
         if keeps:
@@ -168,9 +170,9 @@ class Mitigator:
             self.report(event_pb2.JobEvent(mitigation_reverted=reverted))
         repairs.trial = repairs.before = None
         repairs.answered_step = step
-        # What had learnt nothing is again what it was, and calls for the next remedy; what is not finite, at once.
+        # What had learnt nothing is again what it was, and calls for the next remedy at once.
         repairs.unanswered = "" if keeps or test.had_learnt else trial.finding_id
-        repairs.quiet_until = step + (COOL_DOWN_PROBES * self.interval if keeps or test.was_finite else 0)
+        repairs.quiet_until = step + (COOL_DOWN_PROBES * self.interval if keeps or test.had_learnt else 0)
         return None
 
     def _lengthen(self, trial: Trial) -> bool:

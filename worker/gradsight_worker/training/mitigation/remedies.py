@@ -13,17 +13,19 @@ import numpy as np
 from gradsight.v1 import event_pb2, insight_pb2
 from gradsight_insight.attribution import rank
 from gradsight_insight.catalogue import KINDS
+from gradsight_insight.detectors.small_steps import steps_are_small
+from gradsight_insight.detectors.windows import medians
 from gradsight_insight.findings import Finding
 from gradsight_insight.signals import InputFacts, Probes, Signals, Steps
-from gradsight_insight.statistics import finite, gain_ratio, median
+from gradsight_insight.statistics import finite, median
 from gradsight_worker.training.mitigation.repairs import Repairs
 
-LINEAR = 0.9
-"""Gain ratio above which steps are so small that larger ones are safe."""
-GROWTH = 4.0
-"""What the learning rate is multiplied by while steps are that small."""
-_NEGLIGIBLE = 1e-5
-"""Norm of an update over norm of its weights, likewise, that changes nothing."""
+_GROWTH, _LARGEST_GROWTH = 4.0, 100.0
+"""What the learning rate is multiplied by, at least and at most, while steps are too small."""
+LEAST_GROWTH = 1.5
+"""Less is not worth a change."""
+_USUAL_UPDATE = 1e-3
+"""Norm of an update over norm of its weights, likewise, to which a learning rate is raised at once (CS231n)."""
 _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
 _DEAD = 1e-6
@@ -152,9 +154,11 @@ def _tighten(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | N
 
 def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
     if finding.kind in ("learning_rate_too_low", "not_learning"):
-        if finding.kind == "not_learning" and not steps_are_too_small(signals.probes):
+        if finding.kind == "not_learning" and not steps_are_small(signals.probes):
             return None
-        return _scaled(finding, GROWTH, repairs, grows=True)
+        # What failed at once was too much of it.
+        factor = _GROWTH if repairs.failed.get(finding.kind) else max(_GROWTH, growth(signals.probes))
+        return _scaled(finding, factor, repairs, grows=True)
     if finding.kind in ("dead_units", "learning_rate_too_high"):
         # What gets no gradient does not move, at no learning rate; where it does, going back says by how much.
         return None
@@ -209,12 +213,18 @@ def _new(finding: Finding, action: Action, **numbers: object) -> Remedy:
     return Remedy(action=action, finding_id=finding.finding_id, kind=finding.kind, **numbers)  # type: ignore[arg-type]
 
 
-def steps_are_too_small(probes: Probes) -> bool:
-    """Whether all happens as it was promised, or the promise is so small that it cannot even be measured."""
-    ratio = gain_ratio(probes.predicted_decrease, probes.actual_decrease, probes.loss)
-    if ratio != ratio:
-        return len(probes) > 0 and not bool((probes.update_ratio > _NEGLIGIBLE).any())
-    return ratio > LINEAR
+def growth(probes: Probes) -> float:
+    """What a learning rate that is too low is multiplied by next; below LEAST_GROWTH it is high enough.
+
+    At once to where the layer that moves most changes by a thousandth of its weights, and from there by fours, since
+    each step along the line says whether the next is safe, up to what can break units: while a model has not learned
+    yet, the curvature that will limit its steps is still to come.
+    """
+    largest = float(finite(medians(probes.update_ratio)).max(initial=0.0))
+    if largest <= 0:
+        return _GROWTH
+    towards_usual = float(np.clip(_USUAL_UPDATE / largest, _GROWTH, _LARGEST_GROWTH))
+    return min(towards_usual, _LARGE_UPDATE / largest)
 
 
 def _scaled(finding: Finding, factor: float, repairs: Repairs, *, grows: bool = False) -> Remedy:

@@ -37,6 +37,8 @@ class Trial:
     """As it was before the trial, and as a revert restores it."""
     norm_limit: float
     """Likewise; infinite for none."""
+    raised_by: float = 1.0
+    """What the learning rate was last multiplied by while it was being raised."""
 
 
 @dataclass(kw_only=True)

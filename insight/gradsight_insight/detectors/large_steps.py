@@ -1,4 +1,4 @@
-"""Are the steps of the right size? FM-08 learning rate too high, FM-09 too low."""
+"""Are the steps too large? FM-08 learning rate too high."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradsight_insight.detectors.windows import (
-    FULL_WINDOW,
     READABLE_WINDOW,
     medians,
     newest_loss,
@@ -18,7 +17,7 @@ from gradsight_insight.detectors.windows import (
 )
 from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Threshold
 from gradsight_insight.signals import Probes, Signals
-from gradsight_insight.statistics import SIGNIFICANT, finite, median, paired_z, theil_sen_slope
+from gradsight_insight.statistics import SIGNIFICANT, finite, median, paired_z
 
 EARLY_WINDOW = 5
 """Probes from which steps that are far too large are called so."""
@@ -112,71 +111,6 @@ LEARNING_RATE_TOO_HIGH = FindingKind(
         ),
     },
     repairs=("roll_back", "scale_learning_rate"),
-)
-
-LEARNING_RATE_TOO_LOW = FindingKind(
-    code="FM-09",
-    name="learning_rate_too_low",
-    title="Learning rate too low",
-    severity="warning",
-    you_see="The loss falls, smoothly and hardly: at this pace the budget ends long before anything is learned.",
-    mechanism=(
-        "A step so small that the loss along it is a straight line brings exactly what the gradient promises: "
-        "the gain ratio is 1. That sounds good and means the opposite: the step could be several times longer "
-        "before curvature took anything away. Progress per step is the learning rate times the squared "
-        "gradient, and when the first factor is 1,000 times too small, so is the progress. The model is "
-        "sound; it only needs 1,000 times the steps."
-    ),
-    rule=(
-        "Over a full window of 20 probes, after warm-up, while the model has not learned: the gain ratio is "
-        "above `gain_ratio`, and either every layer's median update is below `update_ratio` of its weights, "
-        "or the median is below `projected_update_ratio` and the window's slope cannot bring the loss below "
-        "0.8 of guessing within the remaining steps."
-    ),
-    look_alikes=(
-        "Vanishing gradients (FM-05), dead units (FM-06), frozen layers (FM-10): updates are small for "
-        "another reason. They are asked first, and this finding is then their consequence.",
-        "Warm-up: the learning rate is still to come.",
-        "The end of a cosine schedule: the model has learned by then.",
-        "A model that ignores its inputs (FM-12): its updates are of the usual size and lead nowhere.",
-    ),
-    actions=(
-        "Multiply the learning rate by 4 until the gain ratio falls below 0.9; 0.2 to 0.65 is the best range.",
-        "Run a range test: 100 steps from 1e-8 upwards, until the loss is 4 times its best.",
-        "For SGD without momentum, use Adam or momentum 0.9.",
-        "Train longer, if the learning rate is what you want.",
-    ),
-    gradsight_does=(
-        "Under `REPAIR` it multiplies the learning rate by 4, again every three probes, for as long as the "
-        "gain ratio is above 0.9 and the model has not learned: a trial that is kept only if held-out rows "
-        "are answered better. `STOP` does nothing, for the run is only slow."
-    ),
-    sources=(
-        "Conn, Gould, Toint: Trust-region methods, 2000 (expansion where the model predicts well)",
-        "Smith: Cyclical learning rates for training neural networks, arXiv 1506.01186 (range test)",
-        "Karpathy: CS231n course notes, neural networks 3 (updates of about 1e-3 of the weights)",
-    ),
-    thresholds={
-        "gain_ratio": Threshold(
-            default=0.9,
-            low=0.5,
-            high=1.0,
-            meaning="Share of the promised decrease from which a step is a straight line.",
-        ),
-        "update_ratio": Threshold(
-            default=1e-5,
-            low=0.0,
-            high=1e-2,
-            meaning="Size of an update over the weights' size, below which no layer moves.",
-        ),
-        "projected_update_ratio": Threshold(
-            default=3e-4,
-            low=0.0,
-            high=1e-1,
-            meaning="Median of the same, below which the pace is projected to the budget's end.",
-        ),
-    },
-    repairs=("scale_learning_rate",),
 )
 
 
@@ -298,61 +232,13 @@ def _held_out_improves(signals: Signals) -> bool:
     return paired_z(with_rows[0].losses, with_rows[1].losses) <= -SIGNIFICANT
 
 
-def _too_low(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
-    probes = window(signals)
-    if signals.learned or len(probes) < FULL_WINDOW or signals.step <= signals.facts.warm_up_steps:
-        return []
-    gain = window_gain_ratio(probes)
-    by_layer = finite(medians(probes.update_ratio))
-    if not gain > limits["gain_ratio"] or not len(by_layer):
-        return []
-    typical, largest = median(by_layer), float(by_layer.max())
-    projected = _projected_loss(signals)
-    slow = typical < limits["projected_update_ratio"] and projected > 0.8 * signals.facts.prior_loss
-    if not (largest < limits["update_ratio"] or slow):
-        return []
-    return [
-        Observation(
-            kind=LEARNING_RATE_TOO_LOW.name,
-            first_step=int(probes.step[0]),
-            last_step=int(probes.step[-1]),
-            evidence=(
-                number("gain_ratio", gain, probes, threshold=limits["gain_ratio"]),
-                number("update_ratio", typical, probes, threshold=limits["projected_update_ratio"]),
-                number("projected_loss", projected, probes, threshold=0.8 * signals.facts.prior_loss),
-                number("learning_rate", probes.learning_rate[-1], probes),
-            ),
-            confidence=0.85,
-            explanation=f"The updates brought {percent(gain)} of what their gradients promised, so each could "
-            f"be several times longer, yet at a learning rate of {plain(float(probes.learning_rate[-1]))} one "
-            f"changes the weights by only {plain(typical)} of their size. At this pace the training loss would "
-            f"be {plain(projected)} at the end of the budget; guessing costs {plain(signals.facts.prior_loss)}.",
-        )
-    ]
-
-
-def _projected_loss(signals: Signals) -> float:
-    """Training loss at the end of the budget, if it goes on as in the newest blocks; NaN before there are any."""
-    recent = np.isfinite(signals.block_loss[-FULL_WINDOW:])
-    loss, step = signals.block_loss[-FULL_WINDOW:][recent], signals.block_step[-FULL_WINDOW:][recent]
-    if len(loss) < 3:
-        return math.nan
-    per_step = theil_sen_slope(loss) * (len(loss) - 1) / max(1, int(step[-1] - step[0]))
-    remaining = max(0, signals.facts.total_steps - signals.step)
-    # A line would fall below 0; what matters is only whether it arrives below what counts as learned.
-    return float(np.median(loss[-3:]) + per_step * remaining)
-
-
 def _share(gain: float) -> str:
     return "less than nothing" if gain < 0 else percent(gain)
 
 
 def _find(signals: Signals, thresholds: Mapping[str, Mapping[str, float]]) -> Sequence[Observation]:
-    too_high = thresholds[LEARNING_RATE_TOO_HIGH.name]
-    return [
-        *(_too_high(signals, too_high) or _killing(signals, too_high)),
-        *_too_low(signals, thresholds[LEARNING_RATE_TOO_LOW.name]),
-    ]
+    limits = thresholds[LEARNING_RATE_TOO_HIGH.name]
+    return _too_high(signals, limits) or _killing(signals, limits)
 
 
-LEARNING_RATE = Family(kinds=(LEARNING_RATE_TOO_HIGH, LEARNING_RATE_TOO_LOW), find=_find)
+LARGE_STEPS = Family(kinds=(LEARNING_RATE_TOO_HIGH,), find=_find)
