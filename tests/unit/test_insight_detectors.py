@@ -483,6 +483,47 @@ def test_learning_rate_too_low() -> None:
     assert "learning_rate_too_low" in found(flat(probes=gain(0.98, [2.3] * 40, update=1e-4)))
 
 
+def promising(share: float, count: int = 8, update: float = 1e-4, **changes: Any) -> Any:
+    """Probes of which all remaining steps together promise this share of what guessing costs."""
+    each = np.full(count, share * PRIOR_LOSS / (facts().total_steps - 10 * count))
+    return probes(
+        [2.3] * count,
+        **{
+            "predicted_decrease": each,
+            "actual_decrease": each,
+            "update_ratio": np.full((count, len(LAYERS)), update),
+            **changes,
+        },
+    )
+
+
+def test_a_low_learning_rate_is_known_early_from_what_all_steps_promise_together() -> None:
+    seen = found(flat(80, probes=promising(0.01), evaluations=()))["learning_rate_too_low"]
+    numbers = {number.name: number for number in seen.evidence}
+    assert numbers["promised_share"].observed == pytest.approx(0.01)
+    assert numbers["promised_share"].threshold == 0.05
+    assert "gain_ratio" in numbers
+    assert "learning_rate_too_low" not in found(flat(80, probes=promising(0.2), evaluations=()))
+    assert "learning_rate_too_low" not in found(flat(70, probes=promising(0.01, 7), evaluations=()))
+
+
+def test_a_promise_that_cannot_be_measured_is_the_lowest_learning_rate_of_all() -> None:
+    seen = found(flat(80, probes=promising(1e-5), evaluations=()))["learning_rate_too_low"]
+    assert "gain_ratio" not in {number.name for number in seen.evidence}
+    assert "cannot be measured" in seen.explanation
+    up = promising(1e-5)
+    assert "learning_rate_too_low" not in found(
+        flat(80, probes=replace(up, predicted_decrease=-up.predicted_decrease), evaluations=())
+    ), "against the gradient: decay or momentum, and no matter of size"
+    still = promising(0.0, update=0.0)
+    assert "learning_rate_too_low" not in found(flat(80, probes=still, evaluations=())), "nothing moves"
+
+
+def test_saturated_layers_make_small_steps_for_a_reason_of_their_own() -> None:
+    flat_part = promising(0.01, saturated_ratio=layer(1, 0.9, 0.0, count=8))
+    assert "learning_rate_too_low" not in found(flat(80, probes=flat_part, evaluations=()))
+
+
 def test_warm_up_and_slow_but_sure_are_no_low_learning_rate() -> None:
     slow = gain(0.98, [2.3] * 40, update=1e-4)
     assert "learning_rate_too_low" not in found(flat(probes=slow, run=facts(warm_up_steps=500)))
@@ -506,6 +547,16 @@ def test_loss_spike() -> None:
     assert found(spiked([390]))["loss_spike"].severity is None
     assert found(spiked([250, 290, 330, 370]))["loss_spike"].severity == "critical"
     assert found(spiked([300], height=0.8, gradient=100.0))["loss_spike"].evidence[1].observed > 50
+
+
+def test_learning_that_begins_with_a_jolt_is_worth_knowing() -> None:
+    loss = np.concatenate((np.full(150, 2.3), [2.1, 1.9, 3.4, 2.2], np.full(46, 1.6)))
+    grown = np.concatenate((np.full(150, 0.2), [2.0, 6.0, 11.0, 4.0], np.full(46, 1.0)))
+    begun = signals(200, steps=steps(loss, gradient_norm=grown))
+    assert found(begun)["loss_spike"].severity == "info"
+    out_of_nowhere = grown.copy()
+    out_of_nowhere[150:152] = 0.2
+    assert found(signals(200, steps=steps(loss, gradient_norm=out_of_nowhere)))["loss_spike"].severity is None
 
 
 def test_a_loss_that_stays_up_is_critical() -> None:

@@ -41,6 +41,25 @@ def test_a_category_with_a_tenth_of_its_labels_wrong_is_named_with_its_numbers()
     assert not crowded_categories(order, categories, ~NOBODY, 300, THRESHOLDS)
 
 
+def test_the_hardest_category_is_worth_knowing_and_damage_is_a_warning() -> None:
+    categories = four_categories(2000)
+    mine = np.flatnonzero(categories.codes == 2)
+    losses = DICE.exponential(0.1, size=2000)
+    losses[mine[:80]] += 3.0
+    order = most_suspect_first(losses)
+
+    def severity(contradicted: int, elsewhere: int) -> str | None:
+        wrong = NOBODY.copy()
+        wrong[mine[:contradicted]] = True
+        wrong[np.flatnonzero(categories.codes != 2)[:elsewhere]] = True
+        (seen,) = crowded_categories(order, categories, wrong, 300, THRESHOLDS)
+        return seen.severity
+
+    assert severity(40, 0) == "warning"
+    assert severity(30, 0) == "info", "6 % of its rows: the hard ones"
+    assert severity(40, 70) == "info", "a model that errs elsewhere too has no firm say"
+
+
 def test_chance_names_no_category() -> None:
     called = 0
     for _ in range(300):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from tests.unit.synthetic_signals import LAYERS, probes
 from torch import nn
 
 from gradsight.v1 import spec_pb2
 from gradsight_insight.categories import Categories
 from gradsight_worker.training.mitigation.held_out_test import HeldOutAnswers, held_out_test
 from gradsight_worker.training.mitigation.reinitialization import reinitialize
+from gradsight_worker.training.mitigation.remedies import LEAST_GROWTH, growth
 from gradsight_worker.training.mitigation.snapshots import GoodSnapshots, Snapshot
 from gradsight_worker.training.mitigation.spikes import FEWEST, MOST_IN_A_ROW, STEPS, SpikeGuard
 
@@ -211,3 +213,26 @@ def test_answering_all_rows_alike_is_no_merit_of_a_category() -> None:
     losses = answers_of(np.full(240, 1.6), before), answers_of(np.full(240, 0.4), now)
     assert held_out_test(*losses, categories, prior_loss=9.0).worse_categories == ("b",)
     assert held_out_test(*losses, categories, prior_loss=1.6).not_worse
+
+
+# Learning rates that are raised.
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"),
+    [(1e-7, 100.0), (5e-5, 20.0), (1e-3, 4.0), (5e-3, 4.0), (1e-2, 3.0), (2e-2, LEAST_GROWTH)],
+)
+def test_a_learning_rate_is_raised_to_usual_updates_at_once_and_never_to_those_that_break_units(
+    largest: float, factor: float
+) -> None:
+    update_ratio = np.full((3, len(LAYERS)), largest / 10)
+    update_ratio[:, 1] = largest
+    assert growth(probes([2.3] * 3, update_ratio=update_ratio)) == pytest.approx(factor)
+
+
+def test_a_learning_rate_whose_updates_break_units_is_high_enough() -> None:
+    assert growth(probes([2.3] * 3, update_ratio=np.full((3, len(LAYERS)), 0.1))) < LEAST_GROWTH
+
+
+def test_what_does_not_move_at_all_is_raised_carefully() -> None:
+    assert growth(probes([2.3] * 3, update_ratio=np.zeros((3, len(LAYERS))))) == 4.0

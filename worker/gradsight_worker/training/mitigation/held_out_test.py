@@ -27,11 +27,6 @@ class HeldOutAnswers:
     wrong: npt.NDArray[np.bool_] | None
     """Whether any answer of a row is wrong; None where answers are not right or wrong."""
 
-    @property
-    def finite(self) -> bool:
-        """Whether every row's loss is a number."""
-        return bool(np.isfinite(self.losses).all())
-
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutTest:
@@ -46,8 +41,6 @@ class HeldOutTest:
     weights before had learnt nothing: answering everything alike is right for one category, and no merit."""
     had_learnt: bool
     """Whether the weights before were better than no model by a fifth."""
-    was_finite: bool
-    """Whether the weights before gave every row a loss that is a number."""
 
     @property
     def not_worse(self) -> bool:
@@ -80,7 +73,6 @@ def held_out_test(
         error_z=error_z,
         worse_categories=worse,
         had_learnt=had_learnt,
-        was_finite=before.finite,
     )
 
 
