@@ -223,13 +223,22 @@ def test_probes_are_dense_first_and_then_as_rare_as_their_cost_demands() -> None
     for step in range(1, 1001):
         if step == cadence.next_step:
             probes.append(step)
-            cadence.learn(plain_seconds=0.010, probe_seconds=0.0249)
+            cadence.learn(plain_seconds=0.010, probe_seconds=0.01748)
             cadence.advance(step)
     assert probes[:20] == list(range(10, 201, 10))
-    # 14.9 ms more per probe are 2 % of 75 steps of 10 ms.
+    # 7.48 ms more per probe are 1 % of 75 steps of 10 ms.
     assert {later - earlier for earlier, later in pairwise(probes[20:])} == {75}
     assert ProbeCadence(fixed=7, total_steps=100).next_step == 7
     assert ProbeCadence(fixed=None, total_steps=3).next_step == 3
+
+
+def test_probes_that_measure_more_count_and_hiccups_do_not() -> None:
+    cadence = ProbeCadence(fixed=None, total_steps=10_000)
+    for extra in (0.004, 0.004, 0.004, 0.012):
+        cadence.learn(plain_seconds=0.010, probe_seconds=0.010 + extra)
+    assert cadence.extra_seconds == pytest.approx(0.006)
+    cadence.learn(plain_seconds=0.010, probe_seconds=3.0)
+    assert cadence.extra_seconds == pytest.approx((0.024 + 0.020) / 5)
 
 
 def test_steps_that_are_not_finite_are_named_and_ten_in_a_row_end_the_run() -> None:

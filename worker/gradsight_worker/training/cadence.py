@@ -2,17 +2,19 @@
 
 import math
 from collections import deque
-from statistics import median
+from statistics import fmean, median
 
 from gradsight.v1 import spec_pb2
 
-BUDGET = 0.02
+BUDGET = 0.01
 """Share of the training time that probes may take, once their cost is known: of the 3 % that telemetry may take in
-all, the rest is for what is measured at every step."""
+all, the rest is for what is measured at every step, for judging it, and for the caches that a probe leaves cold."""
 _DENSE_INTERVAL = 10
 _DENSE_UNTIL_STEP = 200
 _LONGEST_INTERVAL = 1000
 _COSTS_REMEMBERED = 32
+_HICCUP = 5.0
+"""Times the usual cost: more is the machine's doing."""
 
 
 class ProbeCadence:
@@ -41,8 +43,12 @@ class ProbeCadence:
 
     @property
     def extra_seconds(self) -> float:
-        """What a probe adds to a step; 0 while unknown."""
-        return max(0.0, median(probe - plain for plain, probe in self._costs)) if self._costs else 0.0
+        """What a probe adds to a step; 0 while unknown. The mean, since some probes measure more than others."""
+        if not self._costs:
+            return 0.0
+        extra = [max(0.0, probe - plain) for plain, probe in self._costs]
+        most = _HICCUP * median(extra)
+        return fmean(min(each, most) for each in extra)
 
 
 def fixed_interval(spec: spec_pb2.MonitoringSpec) -> int | None:

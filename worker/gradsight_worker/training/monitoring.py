@@ -27,6 +27,8 @@ from gradsight_worker.training.first_look import FirstLook
 from gradsight_worker.training.suspects import Suspects
 
 _JUDGEMENT_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
+"""Between looks at steps that bring no probe: one costs 2 ms, and losses alone say little that cannot wait."""
 
 Report = Callable[[event_pb2.JobEvent], None]
 
@@ -62,7 +64,7 @@ class RunMonitor:
         self._told: list[Any] = remembered.get("told", [])
         """Of the verdict that was reported last, what makes another one worth telling."""
         self._failed = False
-        self._next_judgement = 0.0
+        self._next_judgement = self._next_look = 0.0
         self._first_look: FirstLook | None = None
         self.advises = spec.policy in (
             spec_pb2.MONITORING_POLICY_UNSPECIFIED,
@@ -86,10 +88,11 @@ class RunMonitor:
         self._first_look = look
 
     def measured(self, steps: Steps, probes: Probes, timing: Timing) -> None:
-        """Steps left the device. Under `advise` the detectors look at them at once."""
+        """Steps left the device. Under `advise` the detectors look at them, at once where they bring a probe."""
         self._try(self._add, steps, probes, timing)
-        if self.advises and len(steps):
+        if self.advises and len(steps) and (len(probes) or time.perf_counter() >= self._next_look):
             self.look(int(steps.step[-1]))
+            self._next_look = time.perf_counter() + _LOOK_SECONDS
 
     def evaluated(
         self, event: event_pb2.EvaluationCompleted, answers: Answers, train_error_ratio: float | None
