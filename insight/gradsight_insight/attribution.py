@@ -71,7 +71,8 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
         ),
         "learning_rate_too_low": _NO_PROGRESS,
         "loss_spike": ("divergence", "exploding_gradient", "oscillation"),
-        "divergence": ("exploding_gradient", "oscillation", "gradient_noise", *_NO_PROGRESS),
+        # A loss that ran away before it was no number: see `_place`.
+        "divergence": ("nonfinite_values", "exploding_gradient", "oscillation", "gradient_noise", *_NO_PROGRESS),
         "exploding_gradient": ("gradient_noise", "oscillation", *_NO_PROGRESS),
         "gradient_noise": ("oscillation", "plateau"),
         "not_learning": ("plateau", "prediction_collapse", "weak_category", "suspect_labels", "gradient_noise"),
@@ -84,7 +85,13 @@ EXPLAINS: Mapping[str, Sequence[str]] = MappingProxyType(
 """What each kind can explain. Reasons: `mechanism` of the kinds."""
 
 
-_EARLY_CAUSES = ("saturated_activations", "vanishing_gradient", "logit_growth", "learning_rate_too_high")
+_EARLY_CAUSES = (
+    "saturated_activations",
+    "vanishing_gradient",
+    "logit_growth",
+    "learning_rate_too_high",
+    "divergence",
+)
 """Kinds that also explain some that are asked before them."""
 
 

@@ -23,6 +23,7 @@ from tests.unit.synthetic_signals import (
     steps,
 )
 
+from gradsight_insight.attribution import causes
 from gradsight_insight.catalogue import DETECTORS, complete_thresholds, default_thresholds
 from gradsight_insight.kinds import Observation
 from gradsight_insight.signals import FirstBatch, InputFacts, LayerFacts, Signals, Timing
@@ -592,6 +593,28 @@ def test_divergence() -> None:
     assert "divergence" in found(signals(block_loss=fast, block_step=10 * np.arange(1, 24)))
     never_good = np.full(40, 30.0)
     assert "divergence" in found(signals(block_loss=never_good))
+
+
+def overflowing(*before: float) -> Signals:
+    """Twenty usual losses, these, and then none that is a number."""
+    loss = np.array([*np.linspace(2.3, 2.1, 20), *before, math.inf, math.nan])
+    count = len(loss)
+    return signals(count, steps=steps(loss, nonfinite=~np.isfinite(loss)), block_loss=loss[:20].reshape(2, 10).mean(1),
+                   block_step=np.array([10, 20]))  # fmt: skip
+
+
+def test_a_loss_that_ran_away_before_it_was_no_number_diverged() -> None:
+    seen = found(overflowing(40.0, 1e6))
+    assert (seen["divergence"].first_step, seen["divergence"].last_step) == (21, 23)
+    since = {(kind, ""): seen[kind].first_step for kind in ("divergence", "nonfinite_values")}
+    assert causes(since) == {("nonfinite_values", ""): ("divergence", "")}
+
+
+def test_one_bad_row_is_no_divergence() -> None:
+    for before in ((), (1e6,), (1e6, 2.2), (5.0, 6.0)):
+        seen = found(overflowing(*before))
+        assert "nonfinite_values" in seen
+        assert "divergence" not in seen
 
 
 def test_a_spike_that_recovers_and_a_bad_start_do_not_diverge() -> None:

@@ -72,8 +72,8 @@ LEARNING_RATE_TOO_HIGH = FindingKind(
     ),
     gradsight_does=(
         "It measures the gain ratio on probe steps with the same batch before and after the update. Under "
-        "`REPAIR` it goes back to the newest good snapshot with a tenth of the learning rate; when the model "
-        "has learned something already, it stays where it is and halves the learning rate. Each is a trial "
+        "`REPAIR` it goes back to the newest good snapshot with a tenth to a hundredth of the learning rate; when the "
+        "model has learned something already, it stays where it is and halves the learning rate. Each is a trial "
         "that is kept only if held-out rows are answered better. `STOP` ends training while the model has not "
         "learned."
     ),

@@ -17,6 +17,8 @@ BEFORE = 128
 LEAST_BEFORE = 64
 RECENT_STEPS = 256
 """Steps that are searched for spikes."""
+STEPS_TO_OVERFLOW = 2
+"""With a loss far above the first before one that is no number: a single one may be the same bad row."""
 AFTER = 8
 """Steps after a spike that show whether it threw the weights off."""
 RECOVERY_STEPS = 50
@@ -118,7 +120,7 @@ DIVERGENCE = FindingKind(
     rule=(
         "The training loss of every block of the newest 200 steps is above `factor` times the best before and "
         "above what guessing costs; or that of the newest three blocks is above `fast_factor` times both and "
-        "above the first loss as much."
+        "above the first loss as much; or that of the two steps before the first one that was not finite is."
     ),
     look_alikes=(
         "A spike that comes back (FM-02): it does not last a window.",
@@ -132,8 +134,8 @@ DIVERGENCE = FindingKind(
     ),
     gradsight_does=(
         "It keeps the best weights whatever comes after. Under `REPAIR` it goes back to the newest good "
-        "snapshot with a tenth of the learning rate, then a hundredth, each as a trial; after that it ends "
-        "training. `STOP` ends it at once."
+        "snapshot with a tenth to a hundredth of the learning rate, then a tenth of that, each as a trial; after that "
+        "it ends training. `STOP` ends it at once."
     ),
     sources=(
         "Braiek, Khomh: TheDeepChecker, TOSEM 2022, arXiv 2204.00694 (twice the minimum)",
@@ -305,6 +307,10 @@ def _first_loss(signals: Signals) -> float:
 
 
 def _divergence(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    return _stays_high(signals, limits) or _overflowed(signals, limits)
+
+
+def _stays_high(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
     kept = np.isfinite(signals.block_loss)
     loss, step = signals.block_loss[kept], signals.block_step[kept]
     if len(loss) < 3:
@@ -321,6 +327,43 @@ def _divergence(signals: Signals, limits: Mapping[str, float]) -> list[Observati
         if len(loss) >= count and best >= 0 and bool((loss[-count:] > limit).all()):
             return [_diverged(signals, loss[-count:], step[-count:], length, best, limit)]
     return []
+
+
+def _overflowed(signals: Signals, limits: Mapping[str, float]) -> list[Observation]:
+    """A loss that ran away until it was no number: then the numbers are not finite because the steps were too long."""
+    steps = signals.steps
+    if not steps.nonfinite.any():
+        return []
+    place = int(steps.nonfinite.argmax())
+    start = max(signals.facts.prior_loss, _first_loss(signals))
+    limit = limits["fast_factor"] * start
+    above = steps.loss[:place] > limit
+    length = int(np.argmin(above[::-1])) if not above.all() else len(above)
+    if length < STEPS_TO_OVERFLOW:
+        return []
+    first, last, highest = (
+        int(steps.step[place - length]),
+        int(steps.step[place]),
+        float(steps.loss[place - 1]),
+    )
+    return [
+        Observation(
+            kind=DIVERGENCE.name,
+            first_step=first,
+            last_step=last,
+            evidence=(
+                Number(
+                    name="training_loss", observed=highest, threshold=limit, first_step=first, last_step=last
+                ),
+                Number(name="best_training_loss", observed=_best_before(signals.block_loss, signals)),
+            ),
+            confidence=0.95,
+            explanation=f"From step {first} on the training loss was above {plain(limit)}, it had grown to "
+            f"{plain(highest)} one step before step {last}, and there it was no number any more; guessing costs "
+            f"{plain(signals.facts.prior_loss)}. The steps are longer than the curvature allows, so each one ended "
+            "further from the bottom than it began, until the numbers overflowed.",
+        )
+    ]
 
 
 def _best_before(loss: Floats, signals: Signals) -> float:

@@ -66,8 +66,8 @@ DEAD_UNITS = FindingKind(
     ),
     gradsight_does=(
         "It counts dead units over the validation rows at every evaluation and zeros at every probe. Under "
-        "`REPAIR` it goes back to the snapshot before the updates that killed the units, with a tenth of the "
-        "learning rate; with `allow_recipe_changes`, layers that were dead from the start get new weights. "
+        "`REPAIR` it goes back to the snapshot before the updates that killed the units, with a tenth to a hundredth "
+        "of the learning rate; with `allow_recipe_changes`, layers that were dead from the start get new weights. "
         "Each is a trial that is kept only if held-out rows are answered better. `STOP` ends training once "
         "the finding is critical."
     ),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from tests.unit.synthetic_signals import LAYERS, probes
+from tests.unit.synthetic_signals import LAYERS, probes, signals, steps
 from torch import nn
 
 from gradsight.v1 import spec_pb2
 from gradsight_insight.categories import Categories
+from gradsight_insight.findings import Finding
 from gradsight_worker.training.mitigation.held_out_test import HeldOutAnswers, held_out_test
 from gradsight_worker.training.mitigation.reinitialization import reinitialize
-from gradsight_worker.training.mitigation.remedies import LEAST_GROWTH, growth
+from gradsight_worker.training.mitigation.remedies import LEAST_GROWTH, Action, Remedy, choose, growth
+from gradsight_worker.training.mitigation.repairs import Repairs
 from gradsight_worker.training.mitigation.snapshots import GoodSnapshots, Snapshot
 from gradsight_worker.training.mitigation.spikes import FEWEST, MOST_IN_A_ROW, STEPS, SpikeGuard
 
@@ -236,3 +238,61 @@ def test_a_learning_rate_whose_updates_break_units_is_high_enough() -> None:
 
 def test_what_does_not_move_at_all_is_raised_carefully() -> None:
     assert growth(probes([2.3] * 3, update_ratio=np.zeros((3, len(LAYERS))))) == 4.0
+
+
+# Learning rates that are cut.
+
+
+def too_high(update: float, *, grown: float = 1.0, failed: int = 0, nonfinite: bool = False) -> Remedy:
+    """The remedy for steps whose updates have this share of weights that have grown so many times since step 0."""
+    repairs = Repairs.none_yet(CPU, prior_loss=2.3, norm_limit=None)
+    repairs.good.add(Snapshot(step=0, tensors={"values": torch.ones(len(LAYERS))}))
+    repairs.failed = {"learning_rate_too_high": failed} if failed else {}
+    finding = Finding(
+        finding_id="learning_rate_too_high-1",
+        kind="learning_rate_too_high",
+        severity="critical",
+        subject_kind="run",
+        subject="",
+        first_step=10,
+        last_step=20,
+        evidence=(),
+        confidence=0.9,
+        explanation="",
+        actions=(),
+        open=True,
+        cause_finding_id="",
+        page_url="",
+    )
+    run = signals(
+        20,
+        steps=steps([2.3] * 20, nonfinite=np.arange(20) > (18 if nonfinite else 20)),
+        block_loss=np.array([2.3, 2.3]),
+        block_step=np.array([10, 20]),
+        probes=probes(
+            [2.3] * 2,
+            update_ratio=np.full((2, len(LAYERS)), update),
+            weight_norm=np.full((2, len(LAYERS)), grown),
+        ),
+    )
+    remedy = choose([finding], run, repairs, recipe_changes=False)
+    assert remedy is not None
+    assert (remedy.action, remedy.restored_step) == (Action.ROLL_BACK, 0)
+    return remedy
+
+
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"update": 0.2}, 0.1),
+        ({"update": 0.6}, 0.05),
+        ({"update": 0.2, "grown": 3.0}, 0.05),
+        ({"update": 50.0}, 0.01),
+        ({"update": 0.2, "nonfinite": True}, 0.01),
+        ({"update": 0.6, "failed": 1}, 0.005),
+    ],
+)
+def test_a_learning_rate_is_cut_to_updates_that_the_older_weights_can_bear(
+    options: dict[str, Any], factor: float
+) -> None:
+    assert too_high(**options).learning_rate_factor == pytest.approx(factor)

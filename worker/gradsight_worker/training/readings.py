@@ -91,12 +91,15 @@ def probes_of(
         weights = by_layer["weight_norm"]
         update_ratio = np.where(weights > 0, by_layer["change_norm"] / weights, np.nan)
         saturated = by_layer["saturated_ratio"]
+        # Infinite less infinite is no number, and says so.
+        predicted = by_layer["predicted_decrease"].sum(axis=1)
+        actual = single["loss"] - single["loss_after"]
         gradient_rms = by_layer["gradient_norm"] / np.sqrt(np.array(layout.sizes, dtype=np.float64))
     return Probes(
         step=np.array(steps, dtype=np.int64),
         loss=single["loss"],
-        predicted_decrease=by_layer["predicted_decrease"].sum(axis=1),
-        actual_decrease=single["loss"] - single["loss_after"],
+        predicted_decrease=predicted,
+        actual_decrease=actual,
         learning_rate=learning_rates,
         gradient_noise_scale=_noise_scales(single, noise),
         attention_logit_max=single["attention_logit_max"],

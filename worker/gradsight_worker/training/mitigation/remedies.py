@@ -19,6 +19,7 @@ from gradsight_insight.findings import Finding
 from gradsight_insight.signals import InputFacts, Probes, Signals, Steps
 from gradsight_insight.statistics import finite, median
 from gradsight_worker.training.mitigation.repairs import Repairs
+from gradsight_worker.training.mitigation.snapshots import Snapshot
 
 _GROWTH, _LARGEST_GROWTH = 4.0, 100.0
 """What the learning rate is multiplied by, at least and at most, while steps are too small."""
@@ -28,6 +29,10 @@ _USUAL_UPDATE = 1e-3
 """Norm of an update over norm of its weights, likewise, to which a learning rate is raised at once (CS231n)."""
 _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
+_MOST_TAMED = 0.01
+"""What a learning rate that is too high is multiplied by, at least."""
+_TOO_LONG_STEPS = ("learning_rate_too_high", "divergence", "dead_units")
+_TINY = 1e-12
 _DEAD = 1e-6
 """Deviation of a layer's output, at most, that says nothing."""
 _FIRST_STEPS = 20
@@ -179,8 +184,25 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
     if finding.kind == "learning_rate_too_high" and signals.learned:
         # What was learnt is worth more than the weights of long ago.
         return _scaled(finding, factor, repairs)
-    restored = repairs.good.before(finding.first_step).step
-    return replace(_scaled(finding, factor, repairs), action=Action.ROLL_BACK, restored_step=restored)
+    restored = repairs.good.before(finding.first_step)
+    scaled = _scaled(finding, factor, repairs)
+    if finding.kind in _TOO_LONG_STEPS:
+        factor = _tamed(signals, restored) * 0.1 ** repairs.failed.get(finding.kind, 0)
+        scaled = replace(scaled, learning_rate_factor=repairs.learning_rate_factor * factor)
+    return replace(scaled, action=Action.ROLL_BACK, restored_step=restored.step)
+
+
+def _tamed(signals: Signals, restored: Snapshot) -> float:
+    """What makes updates as small as weights can bear, those weights that the run goes back to: 0.01 to 0.1.
+
+    Steps that are too long make weights grow, and beside grown weights they look smaller than they were.
+    """
+    if signals.steps.nonfinite.any():
+        return _MOST_TAMED
+    probes = signals.probes
+    updates = np.sqrt(np.nansum(np.square(probes.update_ratio * probes.weight_norm), axis=1))
+    largest = finite(updates[probes.step > restored.step]).max(initial=0.0) / max(restored.weight_norm, _TINY)
+    return float(np.clip(_LARGE_UPDATE / max(largest, _TINY), _MOST_TAMED, 0.1))
 
 
 def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
