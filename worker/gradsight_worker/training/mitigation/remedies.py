@@ -19,7 +19,6 @@ from gradsight_insight.findings import Finding
 from gradsight_insight.signals import InputFacts, Probes, Signals, Steps
 from gradsight_insight.statistics import finite, median
 from gradsight_worker.training.mitigation.repairs import Repairs
-from gradsight_worker.training.mitigation.snapshots import Snapshot
 
 _GROWTH, _LARGEST_GROWTH = 4.0, 100.0
 """What the learning rate is multiplied by, at least and at most, while steps are too small."""
@@ -29,6 +28,8 @@ _USUAL_UPDATE = 1e-3
 """Norm of an update over norm of its weights, likewise, to which a learning rate is raised at once (CS231n)."""
 _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
+_TAME_UPDATE = 3e-3
+"""Norm of an update over norm of its weights, likewise, between the usual thousandth and the hundredth of the start."""
 _MOST_TAMED = 0.01
 """What a learning rate that is too high is multiplied by, at least."""
 _TOO_LONG_STEPS = ("learning_rate_too_high", "divergence", "dead_units")
@@ -187,22 +188,21 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
     restored = repairs.good.before(finding.first_step)
     scaled = _scaled(finding, factor, repairs)
     if finding.kind in _TOO_LONG_STEPS:
-        factor = _tamed(signals, restored) * 0.1 ** repairs.failed.get(finding.kind, 0)
+        factor = _tamed(signals, restored.step) * 0.1 ** repairs.failed.get(finding.kind, 0)
         scaled = replace(scaled, learning_rate_factor=repairs.learning_rate_factor * factor)
     return replace(scaled, action=Action.ROLL_BACK, restored_step=restored.step)
 
 
-def _tamed(signals: Signals, restored: Snapshot) -> float:
-    """What makes updates as small as weights can bear, those weights that the run goes back to: 0.01 to 0.1.
+def _tamed(signals: Signals, restored_step: int) -> float:
+    """What brings the layer that moved most back to steps of a usual size: 0.01 to 0.1.
 
-    Steps that are too long make weights grow, and beside grown weights they look smaller than they were.
+    Steps that are too long make weights grow, and beside grown weights they look smaller than they were: hence the
+    largest of all probes.
     """
     if signals.steps.nonfinite.any():
         return _MOST_TAMED
-    probes = signals.probes
-    updates = np.sqrt(np.nansum(np.square(probes.update_ratio * probes.weight_norm), axis=1))
-    largest = finite(updates[probes.step > restored.step]).max(initial=0.0) / max(restored.weight_norm, _TINY)
-    return float(np.clip(_LARGE_UPDATE / max(largest, _TINY), _MOST_TAMED, 0.1))
+    seen = finite(signals.probes.update_ratio[signals.probes.step > restored_step])
+    return float(np.clip(_TAME_UPDATE / max(seen.max(initial=0.0), _TINY), _MOST_TAMED, 0.1))
 
 
 def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:

@@ -29,11 +29,6 @@ class Snapshot:
         copies = {name: _on_host(tensor) for name, tensor in state.learnt().items()}
         return cls(step=state.step, tensors=copies)
 
-    @property
-    def weight_norm(self) -> float:
-        """Norm of all weights together."""
-        return float(torch.linalg.vector_norm(self.tensors["values"].double()))
-
     def put_into(self, state: "TrainingState") -> None:
         """Make the state what it was; its step goes on counting."""
         for name, tensor in state.learnt().items():
