@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradsight_insight.detectors.large_steps import EARLY_WINDOW
 from gradsight_insight.detectors.windows import (
+    EARLY_WINDOW,
     and_others,
     medians,
     newest_loss,

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradsight_insight.detectors.windows import (
+    EARLY_WINDOW,
     READABLE_WINDOW,
+    SATURATED,
     medians,
     newest_loss,
     number,
@@ -19,14 +21,10 @@ from gradsight_insight.kinds import Family, FindingKind, Number, Observation, Th
 from gradsight_insight.signals import Probes, Signals
 from gradsight_insight.statistics import SIGNIFICANT, finite, median, paired_z
 
-EARLY_WINDOW = 5
-"""Probes from which steps that are far too large are called so."""
 WITHOUT_WORST = 0.2
 """Gain ratio that a window must stay below without its worst probe: one wild batch is no learning rate."""
 DEAD = 0.5
 """Share of a layer's units whose death after a far too large step is the step's doing."""
-SATURATED = 0.5
-"""Share of a layer's outputs in the flat part of its activation."""
 ALIVE = 1e-6
 """Deviation of a layer's output over the first batch, above which its units answered at the beginning."""
 

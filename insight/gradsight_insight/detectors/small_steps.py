@@ -9,6 +9,7 @@ import numpy as np
 from gradsight_insight.detectors.windows import (
     FULL_WINDOW,
     READABLE_WINDOW,
+    SATURATED,
     medians,
     number,
     percent,
@@ -23,8 +24,6 @@ from gradsight_insight.statistics import finite, median, theil_sen_slope
 LINEAR = 0.9
 """Gain ratio above which the loss along a step is nearly a straight line, so that a longer one is safe."""
 
-_SATURATED = 0.5
-"""Share of a layer's outputs in the flat part of its activation."""
 
 LEARNING_RATE_TOO_LOW = FindingKind(
     code="FM-09",
@@ -151,7 +150,7 @@ def _too_low(signals: Signals, limits: Mapping[str, float]) -> list[Observation]
 
 def _is_saturated(probes: Probes) -> bool:
     """Whether most of a layer's outputs lie where the activation is flat: then steps are small for that reason."""
-    return bool(np.nan_to_num(medians(probes.saturated_ratio)).max(initial=0.0) > _SATURATED)
+    return bool(np.nan_to_num(medians(probes.saturated_ratio)).max(initial=0.0) > SATURATED)
 
 
 def _kept(gain: float) -> str:

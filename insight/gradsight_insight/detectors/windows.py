@@ -14,6 +14,10 @@ from gradsight_insight.statistics import gain_ratio
 FULL_WINDOW = WINDOW_PROBES
 READABLE_WINDOW = 8
 """Probes from which a window says something."""
+EARLY_WINDOW = 5
+"""Probes from which something that is far out of line is called so."""
+SATURATED = 0.5
+"""Share of a layer's outputs in the flat part of its activation, from which the layer is saturated as a whole."""
 
 
 def window(signals: Signals, probes: int = FULL_WINDOW) -> Probes:

@@ -24,15 +24,16 @@ _GROWTH, _LARGEST_GROWTH = 4.0, 100.0
 """What the learning rate is multiplied by, at least and at most, while steps are too small."""
 LEAST_GROWTH = 1.5
 """Less is not worth a change."""
-_USUAL_UPDATE = 1e-3
-"""Norm of an update over norm of its weights, likewise, to which a learning rate is raised at once (CS231n)."""
 _LARGE_UPDATE = 0.03
 """Norm of an update over norm of its weights that breaks units."""
+_USUAL_UPDATE = 1e-3
+"""The same, to which a learning rate is raised at once (CS231n)."""
 _TAME_UPDATE = 3e-3
-"""Norm of an update over norm of its weights, likewise, between the usual thousandth and the hundredth of the start."""
-_MOST_TAMED = 0.01
-"""What a learning rate that is too high is multiplied by, at least."""
+"""The same, to which one that is too high is cut: between the usual thousandth and the hundredth of the first steps."""
+_CUT, _DEEPEST_CUT = 0.1, 0.01
+"""What a learning rate that is too high is multiplied by, at most and at least."""
 _TOO_LONG_STEPS = ("learning_rate_too_high", "divergence", "dead_units")
+"""Kinds whose cut is measured."""
 _TINY = 1e-12
 _DEAD = 1e-6
 """Deviation of a layer's output, at most, that says nothing."""
@@ -172,7 +173,7 @@ def _scale(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | Non
 
 
 def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
-    factor = 0.1
+    factor = _CUT
     lasting = bool(signals.steps.nonfinite[-_LASTING:].all())
     if finding.kind in ("nonfinite_values", "mixed_precision_range", "loss_spike") and not lasting:
         factor = 0.5
@@ -188,7 +189,7 @@ def _roll_back(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy |
     restored = repairs.good.before(finding.first_step)
     scaled = _scaled(finding, factor, repairs)
     if finding.kind in _TOO_LONG_STEPS:
-        factor = _tamed(signals, restored.step) * 0.1 ** repairs.failed.get(finding.kind, 0)
+        factor = _tamed(signals, restored.step) * _CUT ** repairs.failed.get(finding.kind, 0)
         scaled = replace(scaled, learning_rate_factor=repairs.learning_rate_factor * factor)
     return replace(scaled, action=Action.ROLL_BACK, restored_step=restored.step)
 
@@ -200,9 +201,9 @@ def _tamed(signals: Signals, restored_step: int) -> float:
     largest of all probes.
     """
     if signals.steps.nonfinite.any():
-        return _MOST_TAMED
+        return _DEEPEST_CUT
     seen = finite(signals.probes.update_ratio[signals.probes.step > restored_step])
-    return float(np.clip(_TAME_UPDATE / max(seen.max(initial=0.0), _TINY), _MOST_TAMED, 0.1))
+    return float(np.clip(_TAME_UPDATE / max(seen.max(initial=0.0), _TINY), _DEEPEST_CUT, _CUT))
 
 
 def _reinitialize(finding: Finding, signals: Signals, repairs: Repairs) -> Remedy | None:
