@@ -119,10 +119,11 @@ def _too_low(signals: Signals, limits: Mapping[str, float]) -> list[Observation]
     if not len(by_layer) or not steps_are_small(probes, limits["gain_ratio"]):
         return []
     typical, largest = median(by_layer), float(by_layer.max())
+    if not typical < limits["projected_update_ratio"]:
+        return []
     promise, projected = _promise(signals, probes), _projected_loss(signals)
     slow = len(probes) >= FULL_WINDOW and projected > 0.8 * signals.facts.prior_loss
-    hopeless = largest < limits["update_ratio"] or promise < limits["least_promise"]
-    if not (typical < limits["projected_update_ratio"] and (hopeless or slow)):
+    if not (largest < limits["update_ratio"] or promise < limits["least_promise"] or slow):
         return []
     gain, seen = window_gain_ratio(probes), partial(number, probes=probes)
     evidence = [
